@@ -195,6 +195,8 @@ class Tokens(Section):
     fim_file_rate: Fraction = 0.5
     fim_spm_rate: Fraction = 0.5
     fim_split: Literal["char", "token"] = "char"
+    document_mask: bool = True
+    """Attention does not cross from one document of a sequence into the next."""
     streams: PositiveInt = 64
     """Virtual streams: the unit of sharding; any world size that divides the batch sees the same batches."""
 
