@@ -1,0 +1,70 @@
+"""Runs functions over partitions, in local processes.
+
+`map_parallel` is the whole contract: a picklable function, a list of items, results in the items' order. It
+promises that the number of workers changes nothing but time. Workers are started by a fork server, never by
+forking the caller: go-enry's runtime hangs in forked children, and a fresh process gives all its memory back.
+With one worker the function runs in the caller's process.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from starsmith.errors import MachineError
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total), in units that the step names."""
+
+
+def silent(done: int, total: int) -> None:
+    """A progress that shows nothing."""
+
+
+def map_parallel(
+    function: Callable[[Item], Outcome],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    progress: Progress = silent,
+) -> list[Outcome]:
+    """`[function(item) for item in items]`, on several processes.
+
+    Raises:
+        MachineError: a worker process died (usually for want of memory).
+        Exception: whatever the function raises first; the other items are cancelled.
+    """
+    progress(0, len(items))
+    if workers <= 1 or len(items) <= 1:
+        return list(_one_by_one(function, items, progress))
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+        futures: list[Future[Outcome]] = [pool.submit(function, item) for item in items]
+        try:
+            pending: set[Future[Outcome]] = set(futures)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                progress(len(items) - len(pending), len(items))
+        except BrokenProcessPool as error:
+            raise MachineError(
+                f"a worker process died while {getattr(function, '__name__', 'a step')} ran; most often the "
+                f"machine ran out of memory: lower [run] workers and run again, finished parts are kept"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
+def _one_by_one(
+    function: Callable[[Item], Outcome], items: Sequence[Item], progress: Progress
+) -> Iterator[Outcome]:
+    for number, item in enumerate(items, 1):
+        yield function(item)
+        progress(number, len(items))

@@ -1,0 +1,420 @@
+"""From sources to documents: ingest, contents, signals, policies, documents."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from starsmith import documents, policies, signals, sources
+from starsmith.corpus import query, schema
+from starsmith.corpus.arrivals import Target
+from starsmith.corpus.contents import Tabulator
+from starsmith.corpus.engine import map_parallel
+from starsmith.corpus.license_paths import is_license_like
+from starsmith.corpus.store import Result, write_parquet
+from starsmith.documents import repositories
+from starsmith.errors import InputError
+from starsmith.policies import decisions, licenses, redaction
+from starsmith.recipe import Limits, Recipe
+from starsmith.signals import contamination, language, license_texts, near_duplicates, pii, text_statistics
+from starsmith.steps.step import Context, Facts, Step, tables_of
+
+SIGNALS = (
+    "signals/language",
+    "signals/text_statistics",
+    "signals/license_texts",
+    "signals/pii",
+    "signals/contamination",
+    "signals/near_duplicates",
+)
+_CHUNK_BYTES = 64 * 1024**2
+
+
+def steps(recipe: Recipe) -> list[Step]:
+    """The data side of the road, in order."""
+    targets = _targets(recipe)
+    ingest = [_ingest_step(recipe, target) for target in targets]
+    return [
+        *ingest,
+        Step(
+            name="contents",
+            version=1,
+            run=functools.partial(_merge_contents, recipe.corpus.partitions),
+            about="each distinct content once, every occurrence",
+            reads="text",
+            inputs=tuple(step.name for step in ingest),
+            params={"partitions": recipe.corpus.partitions},
+        ),
+        *_signal_steps(recipe),
+        *_policy_steps(recipe),
+        Step(
+            name="documents",
+            version=1,
+            run=functools.partial(_build_documents, recipe),
+            about="kept files, edited and grouped by repository",
+            reads="text",
+            inputs=("contents", "signals/pii", "policies/decisions"),
+            params={
+                "documents": recipe.documents.model_dump(mode="json"),
+                "pii": recipe.pii.model_dump(mode="json"),
+                "seed": recipe.run.seed,
+            },
+        ),
+    ]
+
+
+def corpus_tables(results: dict[str, Result]) -> dict[str, list[Path]]:
+    """Every table of the data side that policies and inspection query, missing ones empty."""
+    names = ("contents", *SIGNALS, "policies/licenses", "policies/decisions", "documents")
+    tables = tables_of({name: results[name] for name in names if name in results})
+    return {name: tables.get(name, []) for name in query.SCHEMAS}
+
+
+# ---- ingest
+
+
+def _targets(recipe: Recipe) -> list[Target]:
+    """What all sources of the recipe would read; a label that stands twice is a fault of the recipe."""
+    targets: dict[str, Target] = {}
+    for spec in recipe.sources:
+        for target in sources.resolve(spec, cache=recipe.run.cache, limits=recipe.corpus.limits):
+            if target.label in targets:
+                raise InputError(f"the sources name {target.origin} twice (as {target.label}); remove one")
+            targets[target.label] = target
+    return list(targets.values())
+
+
+def _ingest_step(recipe: Recipe, target: Target) -> Step:
+    return Step(
+        name=f"ingest/{target.label}",
+        version=1,
+        run=_Ingest(target, recipe.run.cache, recipe.corpus.limits, recipe.corpus.partitions),
+        about=f"read {target.origin}",
+        reads="sources",
+        params={
+            "origin": target.origin,
+            "fingerprint": target.fingerprint,
+            "limits": recipe.corpus.limits.model_dump(),
+            "partitions": recipe.corpus.partitions,
+        },
+        group="ingest",
+    )
+
+
+@dataclass(frozen=True)
+class _Ingest:
+    """Reads one target; an object because it travels to worker processes."""
+
+    target: Target
+    cache: Path
+    limits: Limits
+    partitions: int
+
+    def __call__(self, context: Context) -> Facts:
+        context.draft.clear()
+        tabulator = Tabulator()
+        chunk = 0
+        num_contents = 0
+        for arrival in sources.read(self.target, cache=self.cache, limits=self.limits):
+            tabulator.add(arrival)
+            if tabulator.text_bytes >= _CHUNK_BYTES:
+                num_contents += self._write(context, tabulator.take_contents(), chunk)
+                chunk += 1
+        num_contents += self._write(context, tabulator.take_contents(), chunk)
+        files, incidents = tabulator.files(), tabulator.incidents()
+        context.draft.write("files", 0, files)
+        context.draft.write("incidents", 0, incidents)
+        return {
+            "origin": self.target.origin,
+            "num_files": files.num_rows,
+            "num_contents": num_contents,
+            "num_incidents": incidents.num_rows,
+            "bytes": pc.sum(files["length_bytes"]).as_py() or 0,
+        }
+
+    def _write(self, context: Context, contents: pa.Table, chunk: int) -> int:
+        for partition, rows in _by_partition(contents, self.partitions):
+            context.draft.write("contents", partition, rows, chunk)
+        return int(contents.num_rows)
+
+
+def _by_partition(rows: pa.Table, partitions: int) -> list[tuple[int, pa.Table]]:
+    numbers = pa.array(
+        [schema.partition_of(identifier, partitions) for identifier in rows["content_id"].to_pylist()],
+        pa.int32(),
+    )
+    found = pc.unique(numbers).to_pylist()
+    return [(number, rows.filter(pc.equal(numbers, number))) for number in sorted(found)]
+
+
+# ---- contents
+
+
+def _merge_contents(partitions: int, context: Context) -> Facts:
+    """Each content once; files in the partition of their content, so that both join without a shuffle."""
+    by_partition: dict[int, list[Path]] = {}
+    for result in context.inputs.values():
+        for partition, parts in result.partitions("contents").items():
+            by_partition.setdefault(partition, []).extend(parts)
+    jobs = [
+        (parts, context.draft.part("contents", partition)) for partition, parts in sorted(by_partition.items())
+    ]
+    map_parallel(_merge_partition, jobs, workers=context.workers, progress=context.progress)
+    files = pa.concat_tables([result.read("files") for result in context.inputs.values()])
+    connection = query.connect({})
+    connection.register("arrived", files)
+    unique = query.fetch(
+        connection,
+        "SELECT * FROM arrived QUALIFY row_number() OVER (PARTITION BY file_id ORDER BY origin, content_id) = 1"
+        " ORDER BY file_id",
+        schema.FILES,
+    )
+    for partition, rows in _by_partition(unique, partitions):
+        context.draft.write("files", partition, rows)
+    incidents = pa.concat_tables([result.read("incidents") for result in context.inputs.values()])
+    context.draft.write("incidents", 0, incidents)
+    return {
+        "num_files": unique.num_rows,
+        "num_contents": sum(pq.read_metadata(place).num_rows for _, place in jobs),
+        "num_incidents": incidents.num_rows,
+        "bytes": pc.sum(unique["length_bytes"]).as_py() or 0,
+    }
+
+
+def _merge_partition(job: tuple[list[Path], Path]) -> None:
+    parts, place = job
+    if place.is_file():
+        return
+    connection = query.connect({"contents": parts})
+    rows = query.fetch(
+        connection,
+        "SELECT * FROM contents QUALIFY row_number() OVER (PARTITION BY content_id) = 1 ORDER BY content_id",
+        schema.CONTENTS,
+    )
+    write_parquet(place, rows)
+
+
+# ---- signals
+
+
+def _signal_steps(recipe: Recipe) -> list[Step]:
+    needles = contamination.needles(
+        recipe.decontamination.data,
+        packaged_humaneval=recipe.decontamination.packaged_humaneval,
+        min_chars=recipe.decontamination.min_chars,
+    )
+    return [
+        Step(
+            name="signals/language",
+            version=language.VERSION,
+            run=functools.partial(_measure_files, "language"),
+            about="language, vendored, generated (go-enry)",
+            reads="text",
+            inputs=("contents",),
+        ),
+        Step(
+            name="signals/text_statistics",
+            version=text_statistics.VERSION,
+            run=functools.partial(_measure_contents, "text_statistics", text_statistics.measure),
+            about="lines, letters, encoded data, visible HTML",
+            reads="text",
+            inputs=("contents",),
+        ),
+        Step(
+            name="signals/license_texts",
+            version=license_texts.VERSION,
+            run=functools.partial(_scan_licenses, recipe),
+            about="licences of each distinct licence-like text (ScanCode)",
+            reads="text",
+            inputs=("contents",),
+            params={
+                "index": license_texts.index_version(),
+                "deadline_seconds": recipe.licenses.deadline_seconds,
+                "max_text_bytes": recipe.licenses.max_text_bytes,
+            },
+        ),
+        Step(
+            name="signals/pii",
+            version=pii.VERSION,
+            run=functools.partial(_measure_contents, "pii", pii.measure),
+            about="e-mail and IP addresses, keys",
+            reads="text",
+            inputs=("contents",),
+        ),
+        Step(
+            name="signals/contamination",
+            version=contamination.VERSION,
+            run=functools.partial(_find_contamination, needles),
+            about="benchmark texts inside contents",
+            reads="text",
+            inputs=("contents",),
+            params={"needles": contamination.fingerprint(needles)},
+        ),
+        Step(
+            name="signals/near_duplicates",
+            version=near_duplicates.VERSION,
+            run=functools.partial(_find_near_duplicates, recipe),
+            about="pairs of similar contents, verified",
+            reads="text",
+            inputs=("contents",),
+            params={
+                "near_duplicates": recipe.near_duplicates.model_dump(mode="json", exclude={"per_language"}),
+                "seed": recipe.run.seed,
+            },
+        ),
+    ]
+
+
+Measure = Callable[[pa.Table], pa.Table]
+
+
+@dataclass(frozen=True)
+class _Partition:
+    """One partition's input and output, on its way to a worker process."""
+
+    contents: tuple[Path, ...]
+    files: tuple[Path, ...]
+    place: Path
+
+
+def _partitions(context: Context, table: str) -> list[_Partition]:
+    source = context.inputs["contents"]
+    contents, files = source.partitions("contents"), source.partitions("files")
+    return [
+        _Partition(tuple(contents[number]), tuple(files.get(number, ())), context.draft.part(table, number))
+        for number in sorted(contents)
+    ]
+
+
+def _measure_contents(table: str, measure: Measure, context: Context) -> Facts:
+    jobs = _partitions(context, table)
+    run = functools.partial(_measure_partition, measure)
+    map_parallel(run, jobs, workers=context.workers, progress=context.progress)
+    return {"num_rows": _num_rows(jobs)}
+
+
+def _measure_partition(measure: Measure, job: _Partition) -> None:
+    if not job.place.is_file():
+        write_parquet(job.place, measure(_read_contents(job)))
+
+
+def _measure_files(table: str, context: Context) -> Facts:
+    jobs = _partitions(context, table)
+    map_parallel(_measure_language, jobs, workers=max(context.workers, 2), progress=context.progress)
+    return {"num_rows": _num_rows(jobs)}
+
+
+def _measure_language(job: _Partition) -> None:
+    if not job.place.is_file():
+        files = pa.concat_tables([pq.read_table(part) for part in job.files])
+        write_parquet(job.place, language.measure(files, _read_contents(job)))
+
+
+def _find_contamination(needles: pa.Table, context: Context) -> Facts:
+    facts = _measure_contents(
+        "contamination", functools.partial(contamination.measure, needles=needles), context
+    )
+    return {**facts, "num_needles": needles.num_rows, "benchmarks": pc.unique(needles["benchmark"]).to_pylist()}
+
+
+def _scan_licenses(recipe: Recipe, context: Context) -> Facts:
+    source = context.inputs["contents"]
+    files = source.read("files", ["path", "content_id"])
+    like = {
+        content_id
+        for path, content_id in zip(files["path"].to_pylist(), files["content_id"].to_pylist(), strict=True)
+        if is_license_like(path)
+    }
+    wanted = pa.array(sorted(like), pa.string())
+    texts = pa.concat_tables(
+        [
+            rows.filter(pc.is_in(rows["content_id"], wanted))
+            for rows in (pq.read_table(part) for part in source.parts("contents"))
+        ]
+    )
+    scanned = license_texts.scan(
+        texts,
+        deadline_seconds=recipe.licenses.deadline_seconds,
+        max_text_bytes=recipe.licenses.max_text_bytes,
+        workers=context.workers,
+        progress=context.progress,
+    )
+    context.draft.write("license_texts", 0, scanned)
+    counts = pc.value_counts(scanned["status"]).to_pylist()
+    return {"num_texts": scanned.num_rows, "status": {row["values"]: row["counts"] for row in counts}}
+
+
+def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
+    config, seed = recipe.near_duplicates, recipe.run.seed
+    if not config.enabled:
+        context.draft.write("near_duplicate_pairs", 0, schema.NEAR_DUPLICATE_PAIRS.empty_table())
+        return {"num_pairs": 0}
+    jobs = _partitions(context, "signatures")
+    sign = functools.partial(_sign_partition, config, seed)
+    map_parallel(sign, jobs, workers=context.workers, progress=context.progress)
+    pairs = near_duplicates.pairs_from(
+        [job.place for job in jobs], context.inputs["contents"].parts("contents"), config, seed, context.progress
+    )
+    context.draft.write("near_duplicate_pairs", 0, pairs)
+    return {"num_pairs": pairs.num_rows}
+
+
+def _sign_partition(config: object, seed: int, job: _Partition) -> None:
+    if not job.place.is_file():
+        write_parquet(job.place, near_duplicates.signatures_of(job.contents[0], config, seed))
+
+
+def _read_contents(job: _Partition) -> pa.Table:
+    return pa.concat_tables([pq.read_table(part) for part in job.contents])
+
+
+def _num_rows(jobs: list[_Partition]) -> int:
+    return sum(pq.read_metadata(job.place).num_rows for job in jobs)
+
+
+# ---- policies and documents
+
+
+def _policy_steps(recipe: Recipe) -> list[Step]:
+    opt_out = recipe.opt_out.file
+    return [
+        Step(
+            name="policies/licenses",
+            version=licenses.VERSION,
+            run=functools.partial(_decide_licenses, recipe),
+            about="each file's licences and their evidence",
+            reads="columns",
+            inputs=("contents", "signals/license_texts"),
+            params={"licenses": recipe.licenses.model_dump(mode="json", include={"keep"})},
+        ),
+        Step(
+            name="policies/decisions",
+            version=decisions.VERSION,
+            run=functools.partial(_decide, recipe),
+            about="the ledger: what is dropped and edited, and why",
+            reads="columns",
+            inputs=("contents", *SIGNALS, "policies/licenses"),
+            params={
+                "languages": recipe.languages.model_dump(mode="json"),
+                "licenses": recipe.licenses.model_dump(mode="json", include={"keep"}),
+                "filters": recipe.filters.model_dump(mode="json"),
+                "near_duplicates": recipe.near_duplicates.model_dump(
+                    mode="json", include={"enabled", "per_language"}
+                ),
+                "pii": recipe.pii.model_dump(mode="json"),
+                "opt_out": None if opt_out is None else hashlib.sha256(_read_opt_out(opt_out)).hexdigest(),
+            },
+        ),
+    ]
+
+
+def _read_opt_out(place: Path) -> bytes:
+    try:
+        return place.read_bytes()
+    except OSError as error:
+        raise InputError(f"opt_out.file {place} cannot be read: {error.strerror}") from None

@@ -1,0 +1,73 @@
+"""What a step is: a function with a name, a version, parameters and inputs, and the key made of these.
+
+Equal keys mean equal results, so a committed result is reused and never remade. A key covers the keys of the
+inputs, hence everything before it; `version` is raised by hand when the code of a step would give another
+result. Whatever else a result depends on (a package's bytes, a benchmark list, a library's data) must be in
+`params`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from starsmith.corpus.engine import Progress, silent
+from starsmith.corpus.query import Tables
+from starsmith.corpus.store import Draft, Result, canonical_digest
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a running step may use."""
+
+    inputs: Mapping[str, Result]
+    draft: Draft
+    workers: int
+    progress: Progress = silent
+
+    def tables(self) -> Tables:
+        """Every Parquet table of the inputs, by name."""
+        return tables_of(self.inputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    name: str
+    """`room/what`; also its folder in the store."""
+    version: int
+    run: Callable[[Context], Facts]
+    """Fills the draft and returns facts worth noting (JSON values)."""
+    about: str
+    """One line for people."""
+    reads: Literal["sources", "text", "columns", "tokens", "results"]
+    """What it has to read: a changed threshold must only cause steps that read columns until documents."""
+    inputs: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    logs: tuple[str, ...] = ()
+    """Files that speak of time and are therefore not hashed."""
+    group: str | None = None
+    """Steps of one group are independent, picklable, and run side by side."""
+
+    def key(self, input_keys: Mapping[str, str]) -> str:
+        return canonical_digest(self.identity(input_keys))[:20]
+
+    def identity(self, input_keys: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            "step": self.name,
+            "version": self.version,
+            "params": dict(self.params),
+            "inputs": {name: input_keys[name] for name in self.inputs},
+        }
+
+
+def tables_of(results: Mapping[str, Result]) -> dict[str, list[Path]]:
+    """Table name to parts, over several results; a table that two results hold is the later one's."""
+    tables: dict[str, list[Path]] = {}
+    for result in results.values():
+        for table in sorted({name.partition("/")[0] for name in result.manifest["files"] if "/" in name}):
+            parts = [part for part in result.parts(table) if part.suffix == ".parquet"]
+            if parts:
+                tables[table] = parts
+    return tables
