@@ -1,7 +1,7 @@
 """The verbs of the command line: thin, each one call into the plan or a room, printed for people or as JSON.
 
-Exit codes: 0 done; 1 a check failed (`verify`, `doctor`) or an unforeseen error; 2 wrong input (recipe, target, options); 3 the machine
-refuses (full disk, no network, absent tool); 130 interrupted.
+Exit codes: 0 done; 1 a check failed (`verify`, `doctor`) or an unforeseen error; 2 wrong input (recipe,
+target, options); 3 the machine refuses (full disk, no network, absent tool); 130 interrupted.
 """
 
 import json

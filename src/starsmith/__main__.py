@@ -1,0 +1,5 @@
+"""`python -m starsmith` is the `starsmith` command."""
+
+from starsmith.cli import main
+
+main()
