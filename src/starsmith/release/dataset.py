@@ -76,7 +76,7 @@ def folder_names(languages: Sequence[str]) -> dict[str, str]:
     plain = {language: _plain_name(language) for language in languages}
     taken = Counter(name.lower() for name in plain.values())  # lower: some file systems ignore case
     return {
-        language: name if taken[name.lower()] == 1 else f"{name}-{swhid.content_hashes(language.encode())[0][:8]}"
+        language: name if taken[name.lower()] == 1 else f"{name}-{swhid.content_id(language.encode())[:8]}"
         for language, name in plain.items()
     }
 
@@ -127,7 +127,7 @@ def write_dataset(
         spill.mkdir(parents=True)
         try:
             with query.connect(tables, memory_limit=memory_limit, spill=spill) as connection:
-                without_document = _check_identity(connection)
+                identity = _check_identity(connection)
                 tally = _Tally(_folders(connection))
                 _write_rows(connection, folder / "data", config.include_text, shard_bytes, tally)
                 num_notices = _write_notices(connection, folder / "notices")
@@ -137,7 +137,7 @@ def write_dataset(
         "name": config.dataset_name,
         "include_text": config.include_text,
         "columns": columns(config.include_text).names,
-        "kept_without_document": without_document,
+        **identity,
         "num_notices": num_notices,
         **tally.facts(),
     }
@@ -146,10 +146,15 @@ def write_dataset(
 _RELEASED = "SELECT split, unnest(files) AS f FROM documents"
 
 
-def _check_identity(connection: duckdb.DuckDBPyConnection) -> int:
-    """Asserts that no place and no content is released twice; returns the kept files without a document."""
+def _check_identity(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Asserts that no place and no content is released twice.
+
+    Returns the kept files that have no document, and the texts that only redaction has made equal to another:
+    two sources that differ in an e-mail address alone. Those stay, since their content_ids differ.
+    """
     connection.execute(
-        "CREATE TEMP TABLE placed AS SELECT f.file_id AS file_id, f.content_id AS content_id, k.repo_name, "
+        "CREATE TEMP TABLE placed AS SELECT f.file_id AS file_id, f.content_id AS content_id, "
+        "f.released_id AS released_id, k.repo_name, "
         f"k.directory_id, k.path, k.content_id AS kept_content FROM ({_RELEASED}) LEFT JOIN kept k "
         "ON k.file_id = f.file_id"
     )
@@ -164,8 +169,11 @@ def _check_identity(connection: duckdb.DuckDBPyConnection) -> int:
     ):
         found = connection.sql(f"{sql} ORDER BY 1 LIMIT 3").fetchall()
         assert not found, f"{fault}: {', '.join(row[0] for row in found)}"
-    missing = connection.sql("SELECT count(*) FROM kept ANTI JOIN placed USING (file_id)").fetchone()
-    return int(missing[0]) if missing else 0
+    counts = connection.sql(
+        "SELECT (SELECT count(*) FROM kept ANTI JOIN placed USING (file_id)), "
+        "(SELECT count(*) - count(DISTINCT released_id) FROM placed)"
+    ).fetchall()
+    return {"kept_without_document": counts[0][0], "equal_after_redaction": counts[0][1]}
 
 
 def _folders(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -220,7 +228,7 @@ def _checked(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows as dictionaries, both digests verified; `source` says how (`exact` or `not_reencodable`)."""
     for row in table.select(_CHECKED_COLUMNS).to_pylist():
         place = f"{row['repo_name']}{row['path']}"
-        released = swhid.content_hashes(row["content"].encode())[0]
+        released = swhid.content_id(row["content"].encode())
         assert released == row["released_id"], f"released_id of {place} is not the hash of its text"
         source = row["content"] if row["num_redactions"] == 0 else row["source_text"]
         assert source is not None, f"the source content of {place} is not in the corpus"
@@ -229,7 +237,8 @@ def _checked(table: pa.Table) -> Iterator[dict[str, Any]]:
             data = source.encode(encoding)
         except (UnicodeError, LookupError):
             data = b""
-        exact = swhid.content_hashes(data) == (row["content_id"], row["blob_id"]) and len(data) == row["length_bytes"]
+        found = (swhid.content_id(data), swhid.blob_id(data), len(data))
+        exact = found == (row["content_id"], row["blob_id"], row["length_bytes"])
         # A decoder may lose what its encoder cannot restore (a byte-order mark); UTF-8 loses nothing.
         assert exact or encoding.upper() != "UTF-8", f"content_id of {place} is not the hash of its source"
         yield {**row, "source": "exact" if exact else "not_reencodable"}
@@ -329,7 +338,6 @@ class _Tally:
         self._license_types: Counter[str] = Counter()
         self._licenses: Counter[str] = Counter()
         self._repositories: set[str] = set()
-        self._redacted_texts: set[str] = set()
         self._sources: Counter[str] = Counter()
 
     def folder(self, language: str | None) -> str:
@@ -350,10 +358,6 @@ class _Tally:
         self._licenses.update(row["detected_licenses"])
         self._repositories.add(row["repo_name"])
         self._sources[row["source"]] += 1
-        if row["num_redactions"] and row["released_id"] in self._redacted_texts:
-            self._total["equal_after_redaction"] += 1
-        elif row["num_redactions"]:
-            self._redacted_texts.add(row["released_id"])
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -363,7 +367,6 @@ class _Tally:
             "released_bytes": self._total["released_bytes"],
             "num_redacted_files": self._total["redacted_files"],
             "num_redactions": self._total["redactions"],
-            "equal_after_redaction": self._total["equal_after_redaction"],
             "splits": {split: dict(sorted(amounts.items())) for split, amounts in sorted(self._splits.items())},
             "languages": [
                 {
