@@ -10,8 +10,8 @@ import re
 LICENSE_PATH = (
     r"(?is)(|.*[-_. ])"
     r"(li[cs]en[cs]e(s?)|legal|copy(left|right|ing)|unlicense|[al]?gpl([-_ v]?)([0-9]\.?[0-9]?)?|bsd(l?)|mit(x?)"
-    r"|apache|artistic|copying(v?)([0-9]?)|disclaimer|eupl|gfdl|[cm]pl|cc0|al([-_ v]?)([0-9]\.?[0-9])?|about|notice"
-    r"|readme|guidelines)"
+    r"|apache|artistic|copying(v?)([0-9]?)|disclaimer|eupl|gfdl|[cm]pl|cc0|al([-_ v]?)([0-9]\.?[0-9])?"
+    r"|about|notice|readme|guidelines)"
     r"(|[-_. ].*)"
 )
 """For a full match of a base name; means the same in Python's `re` and in RE2 (DuckDB)."""

@@ -65,7 +65,7 @@ def derive(scancode_licenses: Iterable[Any], blue_oak: Any) -> list[str]:
     Raises:
         InputError: `blue_oak` has another shape.
     """
-    keys = set()
+    keys: set[str] = set()
     for entry in scancode_licenses:
         if entry.category in PERMISSIVE_CATEGORIES:
             keys.update(key for key in (entry.spdx_license_key, *entry.other_spdx_license_keys) if key)
@@ -98,7 +98,7 @@ def render(keys: Sequence[str], *, scancode_version: str, blue_oak_name: str) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Rebuild the list of permissive licences.")
-    parser.add_argument("--blue-oak", type=Path, required=True, help="the list as JSON (npm package @blueoak/list)")
+    parser.add_argument("--blue-oak", type=Path, required=True, help="the list as JSON (package @blueoak/list)")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name(_DATA))
     options = parser.parse_args(arguments)
     try:
