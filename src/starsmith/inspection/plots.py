@@ -9,12 +9,14 @@ The palette is Okabe and Ito's, which people with any of the common colour-visio
 series differ in more than colour where they meet in one place (filled, hollow, dashed).
 """
 
+import contextlib
 import html
 import io
+import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -22,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-WIDTH_INCHES = 6.6
+WIDTH_INCHES = 5.6
 MAX_POINTS = 400
 _MAX_LABEL_CHARS = 30
 
@@ -107,29 +109,30 @@ def bars(
     """
     num_series = len(series)
     thickness = 0.8 / num_series
-    figure = _figure(0.75 + len(labels) * (0.2 + 0.13 * num_series))
-    axes = figure.subplots()
-    for number, (label, values) in enumerate(series.items()):
-        places = [row + (number - (num_series - 1) / 2) * thickness for row in range(len(labels))]
-        hollow = num_series > 1 and number == 0
-        color = _SERIES[0 if num_series == 1 else max(number - 1, 0)]
-        drawn = axes.barh(
-            places,
-            values,
-            height=thickness * 0.88,
-            label=label,
-            facecolor="none" if hollow else color,
-            edgecolor=_MUTED if hollow else color,
-            linewidth=0.9,
-        )
-        axes.bar_label(drawn, [form(value) for value in values], padding=4, color=_MUTED, fontsize=8.5)
-    axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
-    axes.invert_yaxis()
-    axes.margins(x=0.14, y=0.02)
-    _value_axis(axes, axis, form)
-    if num_series > 1:
-        figure.legend(loc="outside upper left", ncols=num_series)
-    return _render(figure, name, title, description)
+    with _style():
+        figure = _figure(0.75 + len(labels) * (0.2 + 0.13 * num_series))
+        axes = figure.subplots()
+        for number, (label, values) in enumerate(series.items()):
+            places = [row + (number - (num_series - 1) / 2) * thickness for row in range(len(labels))]
+            hollow = num_series > 1 and number == 0
+            color = _SERIES[0 if num_series == 1 else max(number - 1, 0)]
+            drawn = axes.barh(
+                places,
+                values,
+                height=thickness * 0.88,
+                label=label,
+                facecolor="none" if hollow else color,
+                edgecolor=_MUTED if hollow else color,
+                linewidth=0.9,
+            )
+            axes.bar_label(drawn, [form(value) for value in values], padding=4, color=_MUTED, fontsize=8.5)
+        axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
+        axes.invert_yaxis()
+        axes.margins(x=0.14, y=0.02)
+        _value_axis(axes, axis, form)
+        if num_series > 1:
+            figure.legend(loc="outside upper left", ncols=num_series)
+        return _render(figure, name, title, description)
 
 
 def waterfall(
@@ -146,25 +149,26 @@ def waterfall(
     Args:
         steps: (label, amount); the losses must lead from the first amount to the last.
     """
-    figure = _figure(0.7 + 0.3 * len(steps))
-    axes = figure.subplots()
-    remaining = steps[0][1]
-    for row, (_, amount) in enumerate(steps):
-        total = row in (0, len(steps) - 1)
-        if not total:
-            remaining -= amount
-        drawn = axes.barh(
-            row, amount, left=0 if total else remaining, height=0.66, color=_SERIES[0] if total else _SERIES[1]
-        )
-        text = form(amount) if total or amount == 0 else f"\u2212{form(amount)}"
-        axes.bar_label(drawn, [text], padding=4, color=_MUTED, fontsize=8.5)
-        if row + 1 < len(steps):
-            axes.plot([remaining, remaining], [row, row + 1], color=_GRID, linewidth=0.9, zorder=0)
-    axes.set_yticks(range(len(steps)), [_short(label) for label, _ in steps])
-    axes.invert_yaxis()
-    axes.margins(x=0.12, y=0.02)
-    _value_axis(axes, axis, form)
-    return _render(figure, name, title, description)
+    with _style():
+        figure = _figure(0.7 + 0.3 * len(steps))
+        axes = figure.subplots()
+        remaining = steps[0][1]
+        for row, (_, amount) in enumerate(steps):
+            total = row in (0, len(steps) - 1)
+            if not total:
+                remaining -= amount
+            drawn = axes.barh(
+                row, amount, left=0 if total else remaining, height=0.66, color=_SERIES[0] if total else _SERIES[1]
+            )
+            text = form(amount) if total or amount == 0 else f"\u2212{form(amount)}"
+            axes.bar_label(drawn, [text], padding=4, color=_MUTED, fontsize=8.5)
+            if row + 1 < len(steps):
+                axes.plot([remaining, remaining], [row, row + 1], color=_GRID, linewidth=0.9, zorder=0)
+        axes.set_yticks(range(len(steps)), [_short(label) for label, _ in steps])
+        axes.invert_yaxis()
+        axes.margins(x=0.12, y=0.02)
+        _value_axis(axes, axis, form)
+        return _render(figure, name, title, description)
 
 
 def histogram(
@@ -178,24 +182,33 @@ def histogram(
     count_axis: str,
 ) -> Plot:
     """Counts in bins; one more edge than counts."""
-    figure = _figure(2.6)
-    axes = figure.subplots()
-    widths = [high - low for low, high in zip(edges, edges[1:], strict=False)]
-    axes.bar(list(edges[:-1]), counts, widths, align="edge", color=_SERIES[0], edgecolor="none", linewidth=0)
-    _upright(axes, axis, count_axis)
-    return _render(figure, name, title, description)
+    with _style():
+        figure = _figure(2.6)
+        axes = figure.subplots()
+        widths = [high - low for low, high in itertools.pairwise(edges)]
+        axes.bar(list(edges[:-1]), counts, widths, align="edge", color=_SERIES[0], edgecolor="none", linewidth=0)
+        _upright(axes, axis, count_axis)
+        return _render(figure, name, title, description)
 
 
 def columns(
-    name: str, title: str, description: str, labels: Sequence[str], counts: Sequence[float], *, axis: str, count_axis: str
+    name: str,
+    title: str,
+    description: str,
+    labels: Sequence[str],
+    counts: Sequence[float],
+    *,
+    axis: str,
+    count_axis: str,
 ) -> Plot:
     """Upright bars of one series over named places."""
-    figure = _figure(2.6)
-    axes = figure.subplots()
-    axes.bar(range(len(labels)), counts, 0.66, color=_SERIES[0])
-    axes.set_xticks(range(len(labels)), [_short(label) for label in labels])
-    _upright(axes, axis, count_axis)
-    return _render(figure, name, title, description)
+    with _style():
+        figure = _figure(2.6)
+        axes = figure.subplots()
+        axes.bar(range(len(labels)), counts, 0.66, color=_SERIES[0])
+        axes.set_xticks(range(len(labels)), [_short(label) for label in labels])
+        _upright(axes, axis, count_axis)
+        return _render(figure, name, title, description)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,26 +235,34 @@ def curves(
 
     A line of more than `MAX_POINTS` points is drawn as the means of so many equal runs of its points.
     """
-    figure = _figure(3.2)
-    axes = figure.subplots()
-    for number, curve in enumerate(lines):
-        x, y = thin(curve.x, curve.y)
-        style = {"marker": "o", "markersize": 4, "linestyle": "--"} if curve.marks else {}
-        axes.plot(x, y, color=_SERIES[number], linewidth=1.6, label=curve.label, **style)
-    _upright(axes, axis, value_axis, form)
-    axes.yaxis.get_major_locator().set_params(integer=False)
-    if second is not None:
-        right = axes.twinx()
-        x, y = thin(second.x, second.y)
-        right.plot(x, y, color=_MUTED, linewidth=1.1, linestyle=":", label=second.label)
-        right.set_ylabel(second.label)
-        right.set_ylim(bottom=0)
-        right.tick_params(labelcolor=_MUTED, length=0)
-        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-        right.spines[["top", "left", "right", "bottom"]].set_visible(False)
-    if len(lines) + (second is not None) > 1:
-        figure.legend(loc="outside upper left", ncols=3)
-    return _render(figure, name, title, description)
+    with _style():
+        figure = _figure(3.2)
+        axes = figure.subplots()
+        for number, curve in enumerate(lines):
+            x, y = thin(curve.x, curve.y)
+            axes.plot(
+                x,
+                y,
+                color=_SERIES[number],
+                linewidth=1.6,
+                label=curve.label,
+                marker="o" if curve.marks else "",
+                markersize=4,
+                linestyle="--" if curve.marks else "-",
+            )
+        _upright(axes, axis, value_axis, form, integer=False)
+        if second is not None:
+            right = axes.twinx()
+            x, y = thin(second.x, second.y)
+            right.plot(x, y, color=_MUTED, linewidth=1.1, linestyle=":", label=second.label)
+            right.set_ylabel(second.label)
+            right.set_ylim(bottom=0)
+            right.tick_params(labelcolor=_MUTED, length=0)
+            right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+            right.spines[["top", "left", "right", "bottom"]].set_visible(False)
+        if len(lines) + (second is not None) > 1:
+            figure.legend(loc="outside upper left", ncols=3)
+        return _render(figure, name, title, description)
 
 
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -249,12 +270,19 @@ def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[floa
     points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     run = max(1, math.ceil(len(points) / MAX_POINTS))
     runs = [points[start : start + run] for start in range(0, len(points), run)]
-    return [sum(a for a, _ in part) / len(part) for part in runs], [sum(b for _, b in part) / len(part) for part in runs]
+    return [sum(a for a, _ in part) / len(part) for part in runs], [
+        sum(b for _, b in part) / len(part) for part in runs
+    ]
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(_RC):
+        yield
 
 
 def _figure(height_inches: float) -> Figure:
-    with mpl.rc_context(_RC):
-        return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
 def _short(label: str) -> str:
@@ -271,10 +299,12 @@ def _value_axis(axes: Axes, label: str, form: Callable[[float], str]) -> None:
     axes.spines[["bottom", "left"]].set_visible(False)
 
 
-def _upright(axes: Axes, label: str, count_label: str, form: Callable[[float], str] | None = None) -> None:
+def _upright(
+    axes: Axes, label: str, count_label: str, form: Callable[[float], str] | None = None, integer: bool = True
+) -> None:
     axes.set_xlabel(label)
     axes.set_ylabel(count_label)
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=integer))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value) if form else f"{value:,.6g}"))
     axes.grid(axis="y")
     axes.tick_params(length=0)
@@ -284,7 +314,7 @@ def _upright(axes: Axes, label: str, count_label: str, form: Callable[[float], s
 
 def _render(figure: Figure, name: str, title: str, description: str) -> Plot:
     text = io.StringIO()
-    with mpl.rc_context({**_RC, "svg.hashsalt": name}), warnings.catch_warnings():
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # The browser has fonts for what Matplotlib's own font lacks; only the measured width is a guess then.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -296,10 +326,11 @@ def _for_page(svg: str, name: str, title: str, description: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", svg)  # the page's font
+    svg = re.sub(r" font-family: [^;\"]+;", "", svg)  # the page's font
     for color, variable in _CSS.items():
         svg = svg.replace(color, variable)
     view = re.search(r'viewBox="([^"]+)"', svg)

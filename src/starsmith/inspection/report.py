@@ -1,0 +1,418 @@
+"""The report: one self-contained HTML page about a run, for people who were not there.
+
+`render_report` is a pure function of plain values; nothing is fetched, by it or by the page. A part of the road
+that was not run is shown as "not run" rather than left out, so that a page without an evaluation cannot be
+mistaken for one that had nothing to say.
+
+Code on this page is hostile until proven otherwise: it comes from anybody's repository and from a model. All
+text is escaped by the template engine; control and direction-changing characters are made visible (they can
+make code read differently from what it is, CVE-2021-42574); and a content security policy lets the page load
+nothing and run one script, known by its hash: the few lines that sort tables. The page is complete without it.
+"""
+
+import base64
+import hashlib
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from starsmith.inspection import plots
+from starsmith.inspection.composition import Composition, Share
+from starsmith.inspection.funnel import Funnel
+from starsmith.inspection.plots import Curve, Plot
+
+_TEMPLATES = Path(__file__).parent / "templates"
+MAX_SAMPLES = 6
+_MAX_SAMPLE_CHARS = 4_000
+_NOT_LISTED_IN_MODEL = {"architectures", "transformers_version", "torch_dtype", "dtype"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs:
+    """What the page is filled from; None (or empty) means that this part was not run."""
+
+    run_name: str
+    starsmith_version: str = ""
+    recipe_toml: str | None = None
+    """The resolved recipe, as text."""
+    sources: Sequence[Mapping[str, Any]] = ()
+    """What was read: `label`, `origin`, `fingerprint`, and, where known, `num_files`, `bytes`, `num_incidents`."""
+    policy: Sequence[Mapping[str, Any]] = ()
+    """Every rule in order: `rule`, `title`, `threshold`, `section`, `key`, `enabled`."""
+    funnel: Funnel | None = None
+    composition: Composition | None = None
+    benchmarks_searched: Sequence[str] | None = None
+    """Benchmarks whose texts were searched for; empty when no benchmark data was given, None when not run."""
+    tokenizer: Mapping[str, Any] | None = None
+    """Facts by name; numbers are formatted, the rest is shown as it is."""
+    tokens: Mapping[str, Any] | None = None
+    model: Mapping[str, Any] | None = None
+    """The model's configuration and `num_parameters`."""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    """One for each training step: `step`, `loss`, `learning_rate`, `tokens`, `tokens_per_second`, and at times
+    `validation_loss`."""
+    evaluation: Mapping[str, Any] | None = None
+    """`benchmarks` by name, each with `metrics` (`value`, `low`, `high`, `n`), `labels`, `samples`, `notes`;
+    `sandbox`; `references`."""
+    release: Mapping[str, Any] | None = None
+    """What `write_dataset` returned."""
+    timings: Sequence[Mapping[str, Any]] = ()
+    """One for each step: `step`, `seconds`, `reused`, `peak_memory_bytes`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tile:
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """The inputs, and what the template should not have to work out."""
+
+    inputs: ReportInputs
+    tiles: Sequence[_Tile]
+    figures: Mapping[str, Plot]
+    validation: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    samples: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    model_rows: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render_report(inputs: ReportInputs) -> str:
+    """The page as HTML; the same inputs give the same text."""
+    script = (_TEMPLATES / "sort_tables.js.jinja").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    view = _View(
+        inputs=inputs,
+        tiles=_tiles(inputs),
+        figures=_figures(inputs),
+        validation=[row for row in inputs.metrics if row.get("validation_loss") is not None],
+        samples=_samples(inputs.evaluation),
+        model_rows={
+            name: value for name, value in (inputs.model or {}).items() if name not in _NOT_LISTED_IN_MODEL
+        },
+    )
+    page = _environment().get_template("report.html.jinja")
+    return page.render(view=view, inputs=inputs, script=script, script_digest=digest)
+
+
+def visible(text: object) -> str:
+    """Text in which what would be invisible or change its direction stands as U+XXXX in brackets."""
+    return "".join(_visible_char(char) for char in str(text))
+
+
+def _visible_char(char: str) -> str:
+    if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return char
+    return "" if char == "\r" else f"[U+{ord(char):04X}]"
+
+
+def format_number(value: Any) -> str:
+    """Whole numbers with thousands separators, others with four significant digits; the rest as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def format_seconds(value: float) -> str:
+    """0.42 s, 12.3 s, 3 min 20 s."""
+    if value < 10:
+        return f"{value:.2f} s"
+    if value < 60:
+        return f"{value:.1f} s"
+    return f"{int(value + 0.5) // 60} min {int(value + 0.5) % 60:02d} s"
+
+
+def format_share(part: float, whole: float) -> str:
+    """The percentage, or a dash where there is no whole."""
+    return f"{100 * part / whole:.1f} %" if whole else "\u2013"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bytes": plots.format_bytes,
+        "count": plots.format_count,
+        "number": format_number,
+        "seconds": format_seconds,
+        "visible": visible,
+        "words": lambda name: str(name).replace("_", " "),
+    }
+    environment.globals["share"] = format_share
+    return environment
+
+
+def _tiles(inputs: ReportInputs) -> list[_Tile]:
+    tiles = []
+    if inputs.funnel is not None:
+        arrived, kept = inputs.funnel.arrived, inputs.funnel.kept
+        tiles += [
+            _Tile(label="files arrived", value=f"{arrived.files:,}", note=plots.format_bytes(arrived.bytes)),
+            _Tile(
+                label="files kept",
+                value=f"{kept.files:,}",
+                note=f"{plots.format_bytes(kept.bytes)}, {format_share(kept.bytes, arrived.bytes)} of the bytes",
+            ),
+        ]
+    if inputs.composition is not None:
+        kept_languages = sum(1 for share in inputs.composition.languages if share.kept_files)
+        tiles.append(
+            _Tile(
+                label="repositories",
+                value=f"{inputs.composition.kept_repositories:,}",
+                note=f"of {inputs.composition.num_repositories:,}, in {kept_languages} languages",
+            )
+        )
+    parameters = (inputs.model or {}).get("num_parameters")
+    if parameters is not None:
+        tiles.append(_Tile(label="parameters", value=_short_count(parameters)))
+    if inputs.metrics:
+        last = inputs.metrics[-1]
+        validation = [row["validation_loss"] for row in inputs.metrics if row.get("validation_loss") is not None]
+        note = f"{inputs.metrics[0]['loss']:.3f} at first" + (f", validation {validation[-1]:.3f}" if validation else "")
+        tiles.append(_Tile(label="training loss", value=f"{last['loss']:.3f}", note=note))
+    for name, benchmark in ((inputs.evaluation or {}).get("benchmarks") or {}).items():
+        for metric, estimate in list(benchmark["metrics"].items())[:1]:
+            note = f"{metric}, {format_number(estimate['low'])} to {format_number(estimate['high'])}"
+            tiles.append(_Tile(label=name.replace("_", " "), value=format_number(estimate["value"]), note=note))
+    return tiles
+
+
+def _short_count(value: float) -> str:
+    for factor, unit in ((1e9, "B"), (1e6, "M")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:,.0f}"
+
+
+def _samples(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """A few completions, of every label first and then in the order given, cut where they are very long."""
+    chosen: list[Mapping[str, Any]] = []
+    for name, benchmark in ((evaluation or {}).get("benchmarks") or {}).items():
+        samples = list(benchmark.get("samples") or ())
+        seen: set[Any] = set()
+        firsts = [s for s in samples if s.get("label") not in seen and not seen.add(s.get("label"))]  # type: ignore[func-returns-value]
+        rest = [sample for sample in samples if not any(sample is first for first in firsts)]
+        for sample in (firsts + rest)[:MAX_SAMPLES]:
+            texts = {key: _cut(str(sample.get(key) or "")) for key in ("prompt", "completion")}
+            chosen.append({**sample, **texts, "benchmark": name})
+    return chosen
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _MAX_SAMPLE_CHARS:
+        return text
+    return f"{text[:_MAX_SAMPLE_CHARS]}\n[{len(text) - _MAX_SAMPLE_CHARS:,} more characters]"
+
+
+def _figures(inputs: ReportInputs) -> dict[str, Plot]:
+    return {
+        **(_funnel_figures(inputs.funnel) if inputs.funnel is not None else {}),
+        **(_composition_figures(inputs.composition) if inputs.composition is not None else {}),
+        **_training_figures(inputs.metrics),
+        **_evaluation_figures(inputs.evaluation),
+        **_timing_figures(inputs.timings),
+    }
+
+
+def _funnel_figures(funnel: Funnel) -> dict[str, Plot]:
+    dropping = [rule for rule in funnel.rules if rule.dropped.files]
+    if not funnel.arrived.files:
+        return {}
+
+    def steps(unit: str) -> list[tuple[str, float]]:
+        return [
+            ("arrived", getattr(funnel.arrived, unit)),
+            *((rule.name.replace("_", " "), getattr(rule.dropped, unit)) for rule in dropping),
+            ("kept", getattr(funnel.kept, unit)),
+        ]
+
+    outcome = f"Of {funnel.arrived.files:,} files {funnel.kept.files:,} were kept"
+    return {
+        "funnel-files": plots.waterfall(
+            "funnel-files",
+            "Files dropped by each rule",
+            f"{outcome}; the bars between show what each rule took, in the order of the policy.",
+            steps("files"),
+            axis="files",
+        ),
+        "funnel-bytes": plots.waterfall(
+            "funnel-bytes",
+            "Source bytes dropped by each rule",
+            f"{plots.format_bytes(funnel.arrived.bytes)} arrived, {plots.format_bytes(funnel.kept.bytes)} were kept.",
+            steps("bytes"),
+            axis="source bytes",
+            form=plots.format_bytes,
+        ),
+    }
+
+
+def _composition_figures(composition: Composition) -> dict[str, Plot]:
+    figures: dict[str, Plot] = {}
+    for name, title, shares in (
+        ("languages", "Languages by source bytes", composition.languages),
+        ("license-types", "Licence types by source bytes", composition.license_types),
+        ("licenses", "Most frequent licences by files", composition.licenses[:12]),
+    ):
+        if shares:
+            figures[name] = _share_figure(name, title, shares, by_files=name == "licenses")
+    duplicates = composition.duplicates
+    if duplicates.num_pairs:
+        figures["similarity"] = plots.histogram(
+            "similarity",
+            "Similarity of near-duplicate pairs",
+            f"{duplicates.num_pairs:,} verified pairs by their Jaccard similarity.",
+            duplicates.similarity_edges,
+            duplicates.similarity_counts,
+            axis="Jaccard similarity of word n-grams",
+            count_axis="pairs",
+        )
+        labels, counts = _grouped_sizes(duplicates.cluster_sizes)
+        figures["clusters"] = plots.columns(
+            "clusters",
+            "Sizes of near-duplicate clusters",
+            f"{duplicates.num_clusters:,} clusters by the number of distinct contents in them.",
+            labels,
+            counts,
+            axis="contents in a cluster",
+            count_axis="clusters",
+        )
+    if composition.pii:
+        figures["pii"] = plots.bars(
+            "pii",
+            "Personal data found",
+            "Findings of each kind, in all contents and in those that were kept.",
+            [kind.kind for kind in composition.pii],
+            {
+                "all contents": [kind.findings for kind in composition.pii],
+                "kept contents": [kind.kept_findings for kind in composition.pii],
+            },
+            axis="findings",
+        )
+    return figures
+
+
+def _share_figure(name: str, title: str, shares: Sequence[Share], *, by_files: bool) -> Plot:
+    arrived = [share.arrived_files if by_files else share.arrived_bytes for share in shares]
+    kept = [share.kept_files if by_files else share.kept_bytes for share in shares]
+    return plots.bars(
+        name,
+        title,
+        f"{shares[0].name} is the largest of those that arrived. Hollow bars: arrived; filled bars: kept.",
+        [share.name for share in shares],
+        {"arrived": arrived, "kept": kept},
+        axis="files" if by_files else "source bytes",
+        form=plots.format_count if by_files else plots.format_bytes,
+    )
+
+
+def _grouped_sizes(sizes: Iterable[tuple[int, int]]) -> tuple[list[str], list[int]]:
+    """Sizes 2 to 5 apart, then powers of two."""
+    groups: dict[str, int] = {}
+    for size, count in sizes:
+        low = size if size <= 5 else max(6, 2 ** int(math.log2(size)))
+        high = size if size <= 5 else 2 ** (int(math.log2(size)) + 1) - 1
+        label = str(low) if low == high else f"{low}\u2013{high}"
+        groups[label] = groups.get(label, 0) + count
+    return list(groups), list(groups.values())
+
+
+def _training_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Plot]:
+    if not metrics:
+        return {}
+    steps = [float(row["step"]) for row in metrics]
+    losses = [float(row["loss"]) for row in metrics]
+    validation = [row for row in metrics if row.get("validation_loss") is not None]
+    lines = [Curve(label="training loss", x=steps, y=losses)]
+    if validation:
+        lines.append(
+            Curve(
+                label="validation loss",
+                x=[float(row["step"]) for row in validation],
+                y=[float(row["validation_loss"]) for row in validation],
+                marks=True,
+            )
+        )
+    rates = [row for row in metrics if row.get("learning_rate") is not None]
+    figures = {
+        "loss": plots.curves(
+            "loss",
+            "Loss and learning rate",
+            f"The training loss goes from {losses[0]:.3f} to {losses[-1]:.3f} in {len(metrics):,} steps.",
+            lines,
+            axis="step",
+            value_axis="loss (nats per token)",
+            second=Curve(
+                label="learning rate",
+                x=[float(row["step"]) for row in rates],
+                y=[float(row["learning_rate"]) for row in rates],
+            ),
+        )
+    }
+    speeds = [row for row in metrics if row.get("tokens_per_second") is not None]
+    if speeds:
+        figures["throughput"] = plots.curves(
+            "throughput",
+            "Training throughput",
+            "Tokens a second at each training step.",
+            [
+                Curve(
+                    label="tokens a second",
+                    x=[float(row["step"]) for row in speeds],
+                    y=[float(row["tokens_per_second"]) for row in speeds],
+                )
+            ],
+            axis="step",
+            value_axis="tokens a second",
+        )
+    return figures
+
+
+def _evaluation_figures(evaluation: Mapping[str, Any] | None) -> dict[str, Plot]:
+    figures = {}
+    for number, (name, benchmark) in enumerate(((evaluation or {}).get("benchmarks") or {}).items()):
+        labels = {label: count for label, count in (benchmark.get("labels") or {}).items() if count}
+        if len(labels) > 1:
+            key = f"labels-{number}"
+            figures[name] = plots.bars(
+                key,
+                f"Outcomes of {name}",
+                "Completions by outcome; a time limit and a fault of the sandbox are not wrong answers.",
+                [label.replace("_", " ") for label in labels],
+                {"completions": list(labels.values())},
+                axis="completions",
+            )
+    return {f"labels:{name}": plot for name, plot in figures.items()}
+
+
+def _timing_figures(timings: Sequence[Mapping[str, Any]]) -> dict[str, Plot]:
+    slowest = sorted(timings, key=lambda row: -float(row["seconds"]))[:12]
+    if not slowest:
+        return {}
+    return {
+        "timings": plots.bars(
+            "timings",
+            "Slowest steps",
+            f"{slowest[0]['step']} took longest.",
+            [str(row["step"]) for row in slowest],
+            {"seconds": [float(row["seconds"]) for row in slowest]},
+            axis="seconds",
+            form=lambda value: f"{value:,.1f}" if value < 100 else f"{value:,.0f}",
+        )
+    }
