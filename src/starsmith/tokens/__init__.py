@@ -1,0 +1,1 @@
+"""Documents become training batches: tokenizer, shards, FIM, packing and the loader."""

@@ -1,0 +1,409 @@
+"""Shards: every file's tokens once, and an index that says whose they are.
+
+Repository context, the order of files and FIM are drawn per epoch by the loader, so a shard keeps the parts and
+not the sequences: for each document the tokens of the repository's name, and for each file those of its path with
+the line feed that follows it, and those of its text. A folder of shards holds
+
+* `NAME.tokens`: a header of 64 bytes and the ids, little-endian and memory-mapped;
+* `NAME.index.arrow`: one row per document (`INDEX`), memory-mapped too;
+* `tokenizer.json`: the tokenizer that made them, which char-level FIM needs;
+* `tokens.json`: counts, the digest of every file, and the fingerprint of all of it.
+
+Shards are written one per part, by any number of processes, each under a temporary name and renamed when whole.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from starsmith.errors import InputError
+from starsmith.tokens.tokenizer import Ids, Tokenizer
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+MANIFEST = "tokens.json"
+TOKENIZER = "tokenizer.json"
+FORMAT_VERSION = 1
+
+INDEX = pa.schema(
+    [
+        pa.field("document_id", pa.string(), nullable=False),
+        pa.field("repo_name", pa.string(), nullable=False),
+        pa.field("directory_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),  # of the tokens of the repository's name
+        pa.field("num_name_tokens", pa.int64(), nullable=False),
+        pa.field("num_tokens", pa.int64(), nullable=False),  # name, paths and texts together
+        pa.field(
+            "files",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("file_id", pa.string(), nullable=False),
+                        pa.field("content_id", pa.string(), nullable=False),
+                        pa.field("released_id", pa.string(), nullable=False),
+                        pa.field("path", pa.string(), nullable=False),
+                        pa.field("language", pa.string()),
+                        pa.field("license_type", pa.string(), nullable=False),
+                        pa.field("detected_licenses", pa.list_(pa.string()), nullable=False),
+                        pa.field("text_bytes", pa.int64(), nullable=False),
+                        pa.field("start", pa.int64(), nullable=False),  # path tokens, then text tokens
+                        pa.field("num_path_tokens", pa.int64(), nullable=False),
+                        pa.field("num_text_tokens", pa.int64(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+
+_HEADER = struct.Struct("<8sIIQ32s8x")  # magic, version, bytes per token, tokens, tokenizer's SHA-256
+_MAGIC = b"STARTOKS"
+_TOKENS_SUFFIX = ".tokens"
+_INDEX_SUFFIX = ".index.arrow"
+_ROWS_PER_READ = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file of a document, with views of its tokens."""
+
+    file_id: str
+    content_id: str
+    released_id: str
+    path: str
+    language: str | None
+    license_type: str
+    detected_licenses: tuple[str, ...]
+    path_tokens: Ids
+    """The path and a line feed."""
+    text_tokens: Ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    document_id: str
+    repo_name: str
+    name_tokens: Ids
+    """The repository's name."""
+    files: tuple[File, ...]
+    """Sorted by path."""
+
+
+def write_shards(
+    documents: Iterable[pa.Table],
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Writes one shard per table of `schema.DOCUMENTS`, then the manifest.
+
+    Args:
+        documents: the tables; a shard is named by the place of its table.
+        tokenizer: what to encode with; a copy goes into the folder.
+        folder: an existing folder.
+        progress: called with the bytes of text of each shard once it is written.
+
+    Returns:
+        The manifest.
+    """
+    for number, table in enumerate(documents):
+        text_bytes = _write_shard([table], tokenizer, folder, f"shard-{number:05d}")
+        if progress is not None:
+            progress(text_bytes)
+    tokenizer.save(folder / TOKENIZER)
+    return write_manifest(folder, folder / TOKENIZER)
+
+
+def encode_documents(part: Path, tokenizer_file: Path, folder: Path, name: str) -> int:
+    """Writes the shard `name` of one Parquet part of documents; fit for a worker process.
+
+    Returns:
+        The bytes of text that were encoded.
+    """
+    tokenizer = Tokenizer.load(tokenizer_file)
+    with pq.ParquetFile(part) as reader:
+        batches = (pa.Table.from_batches([batch]) for batch in reader.iter_batches(_ROWS_PER_READ))
+        return _write_shard(batches, tokenizer, folder, name)
+
+
+def write_manifest(folder: Path, tokenizer_file: Path) -> dict[str, Any]:
+    """Closes a folder of shards: copies the tokenizer, counts, digests.
+
+    Raises:
+        InputError: a shard is incomplete, damaged, or made with another tokenizer.
+    """
+    tokenizer = Tokenizer.load(tokenizer_file)
+    names = sorted(path.name.removesuffix(_TOKENS_SUFFIX) for path in folder.glob(f"*{_TOKENS_SUFFIX}"))
+    shards = [_describe(folder, name, tokenizer) for name in names]
+    described = {
+        "format": "starsmith-tokens",
+        "version": FORMAT_VERSION,
+        "tokenizer_sha256": tokenizer.digest,
+        "vocab_size": tokenizer.vocab_size,
+        "shards": shards,
+    }
+    splits = {
+        split: {
+            count: sum(shard["splits"][split][count] for shard in shards)
+            for count in ("num_documents", "num_files", "num_tokens", "text_bytes")
+        }
+        for split in SPLITS
+    }
+    manifest = described | {"splits": splits, "fingerprint": _fingerprint(described)}
+    tokenizer.save(folder / TOKENIZER)
+    _replace(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    return manifest
+
+
+class Shards:
+    """A folder of shards, open for reading. Nothing is loaded but the index of what each split holds."""
+
+    def __init__(self, folder: Path, *, verify: bool = True) -> None:
+        """Opens and checks a folder.
+
+        Args:
+            folder: what `write_manifest` closed.
+            verify: read every file once and compare its digest (about a second per gigabyte); headers and sizes
+                are always checked.
+
+        Raises:
+            InputError: the manifest is absent, or a shard is truncated, altered, or of another tokenizer.
+        """
+        manifest = _read_manifest(folder)
+        self.tokenizer = Tokenizer.load(folder / TOKENIZER)
+        if self.tokenizer.digest != manifest["tokenizer_sha256"]:
+            raise InputError(
+                f"{folder / TOKENIZER} is not the tokenizer of these shards; encode the documents again"
+            )
+        self.manifest = manifest
+        self.fingerprint: str = manifest["fingerprint"]
+        self._tokens: list[Ids] = []
+        self._indexes: list[pa.Table] = []
+        for shard in manifest["shards"]:
+            for name, expected in shard["files"].items():
+                _check_file(folder / name, expected, verify=verify)
+            self._tokens.append(_map_tokens(folder / (shard["name"] + _TOKENS_SUFFIX), self.tokenizer))
+            self._indexes.append(_map_index(folder / (shard["name"] + _INDEX_SUFFIX)))
+        self._places = {split: self._find(split) for split in SPLITS}
+
+    def num_documents(self, split: Split) -> int:
+        return len(self._places[split])
+
+    def document(self, split: Split, number: int) -> Document:
+        """The document with this number, from 0, among those of a split."""
+        shard, row = (int(value) for value in self._places[split][number])
+        tokens = self._tokens[shard]
+        [found] = self._indexes[shard].slice(row, 1).to_pylist()
+        start = found["start"]
+        return Document(
+            document_id=found["document_id"],
+            repo_name=found["repo_name"],
+            name_tokens=tokens[start : start + found["num_name_tokens"]],
+            files=tuple(_file(described, tokens) for described in found["files"]),
+        )
+
+    def _find(self, split: Split) -> Any:
+        """(shard, row) of each document of a split, int64 (documents, 2)."""
+        places = []
+        for shard, index in enumerate(self._indexes):
+            rows = np.flatnonzero(pc.equal(index.column("split"), split).to_numpy())
+            places.append(np.stack([np.full_like(rows, shard), rows], axis=1))
+        return np.concatenate(places) if places else np.zeros((0, 2), dtype=np.int64)
+
+
+def _file(described: dict[str, Any], tokens: Ids) -> File:
+    start = described["start"]
+    middle = start + described["num_path_tokens"]
+    return File(
+        file_id=described["file_id"],
+        content_id=described["content_id"],
+        released_id=described["released_id"],
+        path=described["path"],
+        language=described["language"],
+        license_type=described["license_type"],
+        detected_licenses=tuple(described["detected_licenses"]),
+        path_tokens=tokens[start:middle],
+        text_tokens=tokens[middle : middle + described["num_text_tokens"]],
+    )
+
+
+def _write_shard(documents: Iterable[pa.Table], tokenizer: Tokenizer, folder: Path, name: str) -> int:
+    rows: list[dict[str, Any]] = []
+    num_tokens = 0
+    partial = folder / f".{name}{_TOKENS_SUFFIX}.partial"
+    with partial.open("wb") as file:
+        file.write(bytes(_HEADER.size))
+        for document in _rows(documents):
+            pieces, row = _encode_document(document, tokenizer, num_tokens)
+            for piece in pieces:
+                file.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).data)
+            rows.append(row)
+            num_tokens += row["num_tokens"]
+        file.seek(0)
+        itemsize = tokenizer.dtype.itemsize
+        file.write(_HEADER.pack(_MAGIC, FORMAT_VERSION, itemsize, num_tokens, bytes.fromhex(tokenizer.digest)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, INDEX) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=INDEX))
+    _replace(folder / (name + _INDEX_SUFFIX), sink.getvalue().to_pybytes())
+    partial.replace(folder / (name + _TOKENS_SUFFIX))
+    return sum(file["text_bytes"] for row in rows for file in row["files"])
+
+
+def _rows(documents: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+    """One document at a time: Python objects of a whole table would take several times its memory."""
+    for table in documents:
+        for number in range(table.num_rows):
+            yield from table.slice(number, 1).to_pylist()
+
+
+def _encode_document(
+    document: dict[str, Any], tokenizer: Tokenizer, start: int
+) -> tuple[Sequence[Ids], dict[str, Any]]:
+    """The document's token arrays in order, and its row of the index."""
+    texts = [document["repo_name"]]
+    for file in document["files"]:
+        texts += [file["path"] + "\n", file["text"]]
+    encoded = tokenizer.encode(texts)
+    position = start + len(encoded[0])
+    files = []
+    for number, file in enumerate(document["files"]):
+        num_path_tokens, num_text_tokens = len(encoded[2 * number + 1]), len(encoded[2 * number + 2])
+        files.append(
+            file
+            | {
+                "text_bytes": len(file["text"].encode()),
+                "start": position,
+                "num_path_tokens": num_path_tokens,
+                "num_text_tokens": num_text_tokens,
+            }
+        )
+        position += num_path_tokens + num_text_tokens
+    row = document | {
+        "start": start,
+        "num_name_tokens": len(encoded[0]),
+        "num_tokens": position - start,
+        "files": files,
+    }
+    return encoded, row
+
+
+def _describe(folder: Path, name: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """One shard's entry in the manifest."""
+    tokens = _map_tokens(folder / (name + _TOKENS_SUFFIX), tokenizer)
+    index = _map_index(folder / (name + _INDEX_SUFFIX))
+    if (pc.sum(index.column("num_tokens")).as_py() or 0) != len(tokens):
+        raise InputError(f"{folder / name}: index and tokens do not belong together; encode the documents again")
+    files = {
+        path.name: {"length_bytes": path.stat().st_size, "sha256": _digest(path)}
+        for path in (folder / (name + _TOKENS_SUFFIX), folder / (name + _INDEX_SUFFIX))
+    }
+    return {"name": name, "files": files, "splits": {split: _counts(index, split) for split in SPLITS}}
+
+
+def _counts(index: pa.Table, split: Split) -> dict[str, int]:
+    chosen = index.filter(pc.equal(index.column("split"), split))
+    files = pc.list_flatten(chosen.column("files"))
+    return {
+        "num_documents": chosen.num_rows,
+        "num_files": len(files),
+        "num_tokens": pc.sum(chosen.column("num_tokens")).as_py() or 0,
+        "text_bytes": pc.sum(pc.struct_field(files, "text_bytes")).as_py() or 0,
+    }
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no {MANIFEST} in {folder}: this is not a finished folder of token shards") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != "starsmith-tokens":
+        raise InputError(f"{path} is not a manifest of token shards")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {manifest.get('version')}, this Starsmith reads {FORMAT_VERSION}"
+        )
+    described = {
+        key: manifest.get(key) for key in ("format", "version", "tokenizer_sha256", "vocab_size", "shards")
+    }
+    if manifest.get("fingerprint") != _fingerprint(described):
+        raise InputError(f"{path} was altered: its fingerprint does not fit; encode the documents again")
+    return manifest
+
+
+def _fingerprint(described: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _check_file(path: Path, expected: dict[str, Any], *, verify: bool) -> None:
+    if not path.exists():
+        raise InputError(f"{path} is missing; encode the documents again")
+    length_bytes = path.stat().st_size
+    if length_bytes != expected["length_bytes"]:
+        raise InputError(
+            f"{path} has {length_bytes} bytes, the manifest says {expected['length_bytes']}: truncated or "
+            "replaced; encode the documents again"
+        )
+    if verify and _digest(path) != expected["sha256"]:
+        raise InputError(f"{path} was altered: its SHA-256 is not the manifest's; encode the documents again")
+
+
+def _map_tokens(path: Path, tokenizer: Tokenizer) -> Ids:
+    """The ids of a shard, memory-mapped, after a check of its header."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size or not head.startswith(_MAGIC):
+        raise InputError(f"{path} is not a token shard")
+    _, version, itemsize, num_tokens, digest = _HEADER.unpack(head)
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path}: format version {version}, this Starsmith reads {FORMAT_VERSION}")
+    if digest.hex() != tokenizer.digest or itemsize != tokenizer.dtype.itemsize:
+        raise InputError(
+            f"{path} was made with another tokenizer (SHA-256 {digest.hex()}); encode the documents again"
+        )
+    if path.stat().st_size != _HEADER.size + num_tokens * itemsize:
+        raise InputError(f"{path} is truncated: its header says {num_tokens} tokens; encode the documents again")
+    if num_tokens == 0:
+        return np.zeros(0, dtype=tokenizer.dtype)
+    return np.memmap(path, dtype=tokenizer.dtype.newbyteorder("<"), mode="r", offset=_HEADER.size)
+
+
+def _map_index(path: Path) -> pa.Table:
+    try:
+        index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: the shard is incomplete; encode the documents again") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} is damaged: {error}; encode the documents again") from None
+    if not index.schema.equals(INDEX):
+        raise InputError(f"{path} is not the index of a token shard")
+    return index
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
