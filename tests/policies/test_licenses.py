@@ -1,0 +1,199 @@
+"""Propagation by directory, and the licence-type algorithm of Figure 1, case by case."""
+
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_corpus import SmallCorpus
+
+from starsmith import recipe
+from starsmith.corpus.license_paths import LICENSE_PATH, is_license_like
+from starsmith.errors import InputError
+from starsmith.policies import license_categories, licenses
+
+BLUE_OAK = Path(__file__).resolve().parents[2].parent / "shared/samples/licenses/blueoak-list-15.0.0.json"
+UNKNOWN = license_categories.UNKNOWN_REFERENCE
+NEUTRAL = "LicenseRef-scancode-warranty-disclaimer"
+
+
+def judged(corpus: SmallCorpus) -> dict[str, dict[str, object]]:
+    table = licenses.file_licenses(corpus.tables(), recipe.Licenses())
+    assert table["file_id"].to_pylist() == sorted(table["file_id"].to_pylist())
+    paths = {row["file_id"]: f"{row['repo_name']}:{row['path']}" for row in corpus.rows["files"]}
+    return {paths[row["file_id"]]: row for row in table.to_pylist()}
+
+
+# GHArchive's word, (status, licences) of the texts at the root, the type
+FIGURE_1 = [
+    ("MIT", [], "permissive"),
+    ("mit", [("scanned", ["GPL-3.0-only"])], "permissive"),  # GHArchive's word comes first
+    ("GPL-3.0", [("scanned", ["MIT"])], "non_permissive"),
+    (None, [], "no_license"),
+    ("", [], "no_license"),
+    (None, [("scanned", [])], "no_license"),
+    ("NOASSERTION", [], "non_permissive"),
+    ("NOASSERTION", [("scanned", ["MIT"])], "permissive"),
+    ("NOASSERTION", [("scanned", [NEUTRAL])], "no_license"),
+    (None, [("scanned", ["MIT"])], "permissive"),
+    (None, [("scanned", ["MIT", "Apache-2.0"])], "permissive"),
+    (None, [("scanned", ["LicenseRef-scancode-public-domain"])], "permissive"),
+    (None, [("scanned", ["GPL-2.0-only"])], "non_permissive"),
+    (None, [("scanned", ["MIT", "GPL-2.0-only"])], "non_permissive"),
+    (None, [("scanned", ["MIT"]), ("scanned", ["MPL-2.0"])], "non_permissive"),
+    (None, [("scanned", ["MIT", NEUTRAL])], "permissive"),
+    (None, [("scanned", [NEUTRAL])], "no_license"),
+    (None, [("scanned", [NEUTRAL, "GPL-2.0-only"])], "non_permissive"),
+    (None, [("scanned", ["MIT", UNKNOWN])], "permissive"),
+    (None, [("scanned", [UNKNOWN])], "non_permissive"),
+    (None, [("scanned", [NEUTRAL, UNKNOWN])], "non_permissive"),
+    (None, [("scanned", ["MIT", UNKNOWN, "GPL-2.0-only"])], "non_permissive"),
+    (None, [("timeout", [])], "non_permissive"),
+    (None, [("too_large", [])], "non_permissive"),
+    (None, [("failed", [])], "non_permissive"),
+    (None, [("timeout", []), ("scanned", ["MIT"])], "permissive"),
+    (None, [("timeout", []), ("scanned", [NEUTRAL])], "non_permissive"),
+]
+
+
+def test_figure_1(tmp_path: Path) -> None:
+    corpus = SmallCorpus(tmp_path)
+    for number, (gha, texts, _) in enumerate(FIGURE_1):
+        repo = f"owner/{number}"
+        corpus.add("/src/a.py", repo=repo, license_type=None, gha_license_id=gha)
+        for place, (status, keys) in enumerate(texts):
+            content = f"license {number} {place}"
+            corpus.add(f"/LICENSE.{place}", repo=repo, content=content, license_type=None)
+            corpus.license_text(content, *keys, status=status)
+    found = judged(corpus)
+    for number, (gha, texts, license_type) in enumerate(FIGURE_1):
+        row = found[f"owner/{number}:/src/a.py"]
+        assert row["license_type"] == license_type, (gha, texts, row)
+        assert row["detected_licenses"] == sorted({key for _, keys in texts for key in keys})
+        assert (f"GHArchive says {gha}" in str(row["evidence"])) == bool(gha)
+        for place, (status, keys) in enumerate(texts):
+            if keys:
+                assert f"{', '.join(sorted(keys))} at /LICENSE.{place}" in str(row["evidence"])
+            elif status != "scanned":
+                assert f"not read ({status}" in str(row["evidence"])
+
+
+def test_a_license_speaks_for_its_directory_and_below(corpus: SmallCorpus) -> None:
+    for path in ("/a.py", "/src/b.py", "/vendor/c.py", "/vendor/deep/er/d.py", "/vendored/e.py"):
+        corpus.add(path, license_type=None)
+    corpus.add("/LICENSE", content="mit", license_type=None)
+    corpus.add("/vendor/COPYING", content="gpl", license_type=None)
+    corpus.license_text("mit", "MIT")
+    corpus.license_text("gpl", "GPL-2.0-only")
+    detected = {place.partition(":")[2]: row["detected_licenses"] for place, row in judged(corpus).items()}
+    both = ["GPL-2.0-only", "MIT"]
+    assert detected == {
+        "/a.py": ["MIT"],
+        "/src/b.py": ["MIT"],
+        "/LICENSE": ["MIT"],
+        "/vendor/c.py": both,
+        "/vendor/COPYING": both,
+        "/vendor/deep/er/d.py": both,
+        "/vendored/e.py": ["MIT"],  # a prefix of the name is not a directory above
+    }
+
+
+def test_licenses_do_not_cross_repositories_or_roots(corpus: SmallCorpus) -> None:
+    corpus.add("/LICENSE", content="mit", root="one", license_type=None)
+    corpus.license_text("mit", "MIT")
+    corpus.add("/a.py", root="two", license_type=None)
+    corpus.add("/a.py", repo="other/repo", root="one", license_type=None)
+    types = {place: row["license_type"] for place, row in judged(corpus).items()}
+    assert types["owner/repo:/a.py"] == "no_license"
+    assert types["other/repo:/a.py"] == "no_license"
+
+
+def test_only_license_like_names_count(corpus: SmallCorpus) -> None:
+    corpus.add("/a.py", content="gpl", license_type=None)  # the same bytes as a licence, under another name
+    corpus.license_text("gpl", "GPL-3.0-only")
+    (row,) = judged(corpus).values()
+    assert (row["license_type"], row["evidence"]) == (
+        "no_license",
+        "no licence-like file in its directory or above",
+    )
+
+
+def test_evidence_puts_what_decides_first_and_counts_what_it_leaves_out(corpus: SmallCorpus) -> None:
+    corpus.add("/a.py", license_type=None)
+    for number in range(12):
+        corpus.add(f"/LICENSE.{number:02d}", content=f"mit {number}", license_type=None)
+        corpus.license_text(f"mit {number}", "MIT")
+    corpus.add("/NOTICE", content="gpl", license_type=None)
+    corpus.license_text("gpl", "GPL-3.0-only")
+    corpus.add("/README", content="none", license_type=None)
+    corpus.license_text("none")
+    evidence = str(judged(corpus)["owner/repo:/a.py"]["evidence"])
+    assert evidence.startswith("GPL-3.0-only at /NOTICE; MIT at /LICENSE.00; ")
+    assert evidence.endswith("; and 5 more texts")
+
+
+def test_texts_that_say_nothing_are_counted(corpus: SmallCorpus) -> None:
+    corpus.add("/README.md", content="readme", license_type=None)
+    corpus.license_text("readme")
+    (row,) = judged(corpus).values()
+    assert row["evidence"] == "1 licence-like text without a licence"
+
+
+def test_no_files_at_all(corpus: SmallCorpus) -> None:
+    assert licenses.file_licenses(corpus.tables(), recipe.Licenses()).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, True) for name in ("LICENSE", "license.txt", "LICENCE-MIT", "licenses", "COPYING.LESSER")),
+        *((name, True) for name in ("UNLICENSE", "lgpl-2.1.txt", "my.license", "README", "ReadMe.rst", "About")),
+        *((name, True) for name in ("THIRD-PARTY-NOTICE.txt", "copyright", "AL2.0", "MPL", "cc0.txt", "BSDL")),
+        *((name, False) for name in ("sublicense.py", "licensed", "readmefirst", "limit.c", "mitigate.py")),
+        *((name, False) for name in ("main.py", "", "aboutus.html", "noticeboard")),
+    ],
+)
+def test_license_like_names(name: str, expected: bool) -> None:
+    assert is_license_like(f"/LICENSE/{name}") is expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.text(st.sampled_from("lLiIcCeEnNsSgGpP02.-_ vaAoObBuUtT\n\u017f\u212a\u0663é"), max_size=10),
+        max_size=30,
+    )
+)
+def test_python_and_sql_read_the_expression_alike(names: list[str]) -> None:
+    names = [*names, *("license" + name for name in names), *(name + ".lgpl" for name in names)]
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "SELECT regexp_full_match(name, $1) FROM unnest($2::VARCHAR[]) t(name)", [LICENSE_PATH, names]
+        ).fetchall()
+    assert [row[0] for row in rows] == [is_license_like("/" + name) for name in names]
+
+
+def test_the_packaged_list_is_sane() -> None:
+    keys = license_categories.permissive_licenses()
+    assert {"MIT", "Apache-2.0", "BSD-3-Clause", "ISC", "Unlicense", "CC0-1.0", "Python-2.0"} <= keys
+    assert not keys & license_categories.NEUTRAL_LICENSES
+    assert not [key for key in keys if re.match(r"(A|L)?GPL-|MPL-|EPL-|CC-BY-(SA|NC)|SSPL|BUSL", key)]
+
+
+@pytest.mark.skipif(not BLUE_OAK.exists(), reason="the Blue Oak sample is not beside the checkout")
+def test_the_packaged_list_is_what_its_origins_give(tmp_path: Path) -> None:
+    output = tmp_path / "list.txt"
+    assert license_categories.main(["--blue-oak", str(BLUE_OAK), "--output", str(output)]) == 0
+    packaged = Path(license_categories.__file__).with_name("permissive_licenses.txt")
+    assert output.read_text(encoding="utf-8") == packaged.read_text(encoding="utf-8")
+
+
+def test_another_shape_of_list_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ({"licenses": []}, [{"name": "Gold"}], [1], 5):
+        with pytest.raises(InputError, match="not a Blue Oak list"):
+            license_categories.derive([], json.loads(json.dumps(wrong)))
+    assert license_categories.main(["--blue-oak", str(tmp_path / "absent.json")]) == InputError.exit_code
+    assert "absent.json" in capsys.readouterr().err
