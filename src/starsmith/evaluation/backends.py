@@ -1,0 +1,223 @@
+"""What answers requests: for now, a StarCoder2 model in a Hugging Face folder.
+
+A context that does not fit into the model's window together with `max_new_tokens` is cut, always in the same
+way, and the completion says how many tokens were lost: a prompt keeps its end; around a hole, prefix and suffix
+get half of the room each, and what one does not need goes to the other, so that what is kept lies next to the
+hole.
+
+Special tokens are placed by number, and text is encoded so that it can never become one: a file that writes
+about `<fim_middle>` is not a FIM prompt.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import tokenizers
+import torch
+
+from starsmith.errors import InputError
+from starsmith.evaluation.contract import Completion, Request, cut_at_stop
+from starsmith.model import generation, huggingface
+
+_OVERLAP: Final = 4
+"""A window repeats a quarter of the one before as context."""
+
+
+class StarsmithBackend:
+    """A folder that `transformers` could load too: config.json, safetensors and tokenizer.json."""
+
+    def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 16) -> None:
+        """Loads model and tokenizer.
+
+        Raises:
+            InputError: a file is absent, or tokenizer and model do not fit.
+        """
+        self.identity = folder_digest(folder)
+        model, self._config = huggingface.load(folder)
+        self._model = model.to(device).eval()
+        self._device = device
+        self._batch_size = batch_size
+        self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
+        if self._tokenizer.get_vocab_size() > self._config.vocab_size:
+            raise InputError(
+                f"{folder}: the tokenizer has {self._tokenizer.get_vocab_size()} tokens and the model "
+                f"{self._config.vocab_size}; they do not belong together"
+            )
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Completions in order. Requests of one prompt that lie side by side and are sampled share a batch."""
+        completions: list[Completion] = []
+        for greedy, group in itertools.groupby(requests, key=_settings):
+            members = list(group)
+            if greedy[0] == 0:
+                completions += self._complete(members, [self._context(request) for request in members], 1)
+            else:
+                for _, same in itertools.groupby(members, key=lambda request: (request.problem, request.prompt)):
+                    samples = list(same)
+                    completions += self._complete(samples, [self._context(samples[0])], len(samples))
+        return completions
+
+    def log_likelihood(self, requests: Sequence[Request]) -> list[Completion]:
+        """How many bits each target costs, given what stands before it."""
+        return [self._measure(request) for request in requests]
+
+    def _complete(
+        self, requests: list[Request], contexts: list[tuple[list[int], int]], num_samples: int
+    ) -> list[Completion]:
+        first = requests[0]
+        results = generation.generate(
+            self._model,
+            [tokens for tokens, _ in contexts],
+            max_new_tokens=first.max_new_tokens,
+            temperature=first.temperature,
+            top_p=first.top_p,
+            eos_token_id=self._config.eos_token_id,
+            seed=first.seed,
+            stop=self._stop(first.stop),
+            num_samples=num_samples,
+            batch_size=self._batch_size,
+        )
+        cuts = [cut for _, cut in contexts for _ in range(num_samples)]
+        return [
+            Completion(
+                text=cut_at_stop(self._decode(result.ids), request.stop),
+                finish_reason=result.finish_reason,
+                num_tokens=len(result.ids),
+                num_cut_tokens=cut,
+            )
+            for request, result, cut in zip(requests, results, cuts, strict=True)
+        ]
+
+    def _stop(self, stops: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
+        """Looks for a stop in the end of the decoded text; a token holds at least one byte."""
+        if not stops:
+            return None
+        num_tokens = max(len(stop.encode()) for stop in stops)
+        return lambda ids: any(stop in self._decode(ids[-num_tokens:]) for stop in stops)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _before(self, request: Request) -> list[int]:
+        """Leading special tokens; a foreign tokenizer that lacks one gets its end-of-text token there."""
+        found = [self._tokenizer.token_to_id(name) for name in request.before]
+        return [self._config.eos_token_id if token is None else token for token in found]
+
+    def _context(self, request: Request) -> tuple[list[int], int]:
+        """The prompt's tokens and how many were cut off."""
+        before = self._before(request)
+        window = self._config.max_position_embeddings
+        num_special = len(before) + (0 if request.suffix is None else 3)
+        room = window - request.max_new_tokens - num_special
+        if room < 1:
+            raise InputError(
+                f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt in a window of {window} "
+                f"tokens; ask for at most {window - num_special - 1}"
+            )
+        if request.suffix is None:
+            tokens = self._encode(request.prompt)
+            kept = tokens[-room:]
+            return (before + kept) or [self._config.eos_token_id], len(tokens) - len(kept)
+        prefix, suffix = self._encode(request.prompt), self._encode(request.suffix)
+        num_prefix, num_suffix = share_room(len(prefix), len(suffix), room)
+        fim_prefix, fim_suffix, fim_middle = map(self._special, ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
+        kept_prefix = prefix[len(prefix) - num_prefix :]
+        tokens = [*before, fim_prefix, *kept_prefix, fim_suffix, *suffix[:num_suffix], fim_middle]
+        return tokens, len(prefix) + len(suffix) - num_prefix - num_suffix
+
+    def _special(self, name: str) -> int:
+        token: int | None = self._tokenizer.token_to_id(name)
+        if token is None:
+            raise InputError(
+                f"this tokenizer has no {name}, so the model cannot fill in the middle; leave fim_exact_match out "
+                f"of evaluation.benchmarks"
+            )
+        return token
+
+    def _measure(self, request: Request) -> Completion:
+        if request.target is None:
+            raise TypeError("a request without a target has no likelihood")
+        context = self._before(request) + self._encode(request.prompt)
+        context = context or [self._config.eos_token_id]
+        target = self._encode(request.target)
+        tokens = torch.tensor(context + target, device=self._device)
+        bits = 0.0
+        for start, end, first in windows(len(tokens), self._config.max_position_embeddings, len(context)):
+            log_probs = generation.token_log_probs(self._model, tokens[None, start:end])[0]
+            bits -= float(log_probs[first - start - 1 :].double().sum()) / math.log(2)
+        return Completion(finish_reason="measured", num_tokens=len(target), bits=bits)
+
+
+def windows(num_tokens: int, size: int, first: int) -> list[tuple[int, int, int]]:
+    """How a long sequence is read: windows of at most `size` tokens, each after the first repeating the last
+    quarter of the one before.
+
+    Args:
+        num_tokens: of context and target together.
+        size: of the model's window; at least 2.
+        first: the first token that is counted, at least 1 (the very first token is predicted from nothing).
+
+    Returns:
+        (start, end, first counted) of each window; every token from `first` on is counted exactly once, with at
+        least a quarter of a window before it unless the sequence begins there.
+    """
+    found = []
+    start, counted = max(0, first - size // _OVERLAP) if first >= size else 0, first
+    while counted < num_tokens:
+        end = min(num_tokens, start + size)
+        found.append((start, end, counted))
+        counted = end
+        start = end - max(1, size // _OVERLAP)
+    return found
+
+
+def share_room(num_prefix: int, num_suffix: int, room: int) -> tuple[int, int]:
+    """Tokens of prefix and suffix that are kept when only `room` fit: half each, and what one leaves over."""
+    half = room // 2
+    kept_suffix = min(num_suffix, max(half, room - num_prefix))
+    return min(num_prefix, room - kept_suffix), kept_suffix
+
+
+def folder_digest(folder: Path) -> str:
+    """The SHA-256 of a model's files that decide its answers, names included.
+
+    Raises:
+        InputError: there is no config.json.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no model: it has no config.json")
+    digest = hashlib.sha256()
+    names = ["config.json", "tokenizer.json", *sorted(path.name for path in folder.glob("*.safetensors"))]
+    for name in names:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(json.dumps([name, content]).encode())
+    return digest.hexdigest()
+
+
+def _settings(request: Request) -> tuple[float, float, int, tuple[str, ...]]:
+    return request.temperature, request.top_p, request.max_new_tokens, request.stop
+
+
+def _load_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    if not path.is_file():
+        raise InputError(f"no tokenizer at {path}")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise InputError(f"{path} is not a tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer

@@ -1,0 +1,309 @@
+"""Evaluating one model: the stages in order, and what is left behind in a folder.
+
+`results.json` holds every estimate with its interval, and beside it what it rests on: how many problems, which
+were excluded and why, how often each label and each finish reason occurred, the sandbox that was used, what the
+reference solutions did. `generations.jsonl` holds every completion with its label. Both are the same bytes for
+the same model, data and verdicts: times of this machine are in neither.
+
+While a run lasts, completions and verdicts are kept in `journal/` under the hash of what they answer, so a
+killed run goes on where it stopped.
+
+The sandbox is chosen before anything is generated: a machine that cannot run programs safely says so at once.
+"""
+
+import json
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from starsmith import recipe
+from starsmith.errors import MachineError
+from starsmith.evaluation.bits_per_byte import BitsPerByte
+from starsmith.evaluation.contract import (
+    Backend,
+    Benchmark,
+    Candidate,
+    Completion,
+    Limits,
+    Problem,
+    Program,
+    Request,
+    RunResult,
+    Score,
+    content_key,
+)
+from starsmith.evaluation.execution import Executor, Preflight, limited, preflight
+from starsmith.evaluation.fim_exact_match import FimExactMatch
+from starsmith.evaluation.humaneval import HumanEval
+from starsmith.evaluation.journal import Journal
+from starsmith.evaluation.sandbox import selftest
+from starsmith.evaluation.sandbox.pool import Sandbox
+
+StageProgress = Callable[[str, int, int], None]
+"""Called with a stage's name, what is done and what there is to do."""
+
+_CHUNK_REQUESTS: Final = 64
+"""Answered and journalled together. Chunks do not depend on what is already there: a row's last bits may depend
+on its batch, so a resumed run must batch as an uninterrupted one does."""
+_NUM_EXAMPLES: Final = 8
+_EXAMPLE_CHARS: Final = 4_000
+
+
+@dataclass(frozen=True)
+class _Answer:
+    problem: Problem
+    request: Request
+    candidate: Candidate
+
+
+def evaluate(
+    backend: Backend,
+    config: recipe.Evaluation,
+    *,
+    heldout: Sequence[Path],
+    folder: Path,
+    seed: int = 42,
+    workers: int = 1,
+    progress: StageProgress = lambda stage, done, total: None,
+) -> dict[str, Any]:
+    """Runs the recipe's benchmarks and writes `results.json` and `generations.jsonl` into `folder`.
+
+    Args:
+        backend: the model.
+        config: the recipe's table.
+        heldout: Parquet parts of the documents table, for the benchmarks on held-out files.
+        folder: created if absent; a journal from a killed run in it is used.
+        seed: of the run.
+        workers: programs that run at once.
+        progress: for people.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        InputError: benchmark data is absent or malformed.
+        MachineError: no sandbox works, or the disk refuses.
+    """
+    benchmarks = make_benchmarks(config, heldout, seed)
+    loaded = [(benchmark, benchmark.load()) for benchmark in benchmarks]
+    journals = folder / "journal"
+    with ExitStack() as stack:
+        executor: Executor | None = None
+        described: dict[str, Any] | None = None
+        if any(benchmark.checks(problems[0]) for benchmark, problems in loaded if problems):
+            level, attempts = selftest.choose(config.sandbox)
+            sandbox = stack.enter_context(Sandbox(level, workers=workers))
+            executor = Executor(sandbox, Journal(journals / "verdicts.jsonl"), toolchain=platform.python_version())
+            described = {
+                "level": level,
+                "python": platform.python_version(),
+                "refused": {tried.level: list(tried.failures) for tried in attempts if tried.failures},
+            }
+        generations = Journal(journals / "generations.jsonl")
+        results: dict[str, Any] = {"model": backend.identity, "seed": seed, "sandbox": described, "benchmarks": {}}
+        rows: list[dict[str, Any]] = []
+        for benchmark, problems in loaded:
+            stage = _Stage(benchmark, backend, executor, generations, seed, progress)
+            results["benchmarks"][benchmark.name], own_rows = stage.run(
+                problems[: config.max_problems], len(problems)
+            )
+            rows += own_rows
+    _write(folder / "generations.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    _write(folder / "results.json", json.dumps(results, sort_keys=True, indent=1) + "\n")
+    shutil.rmtree(journals, ignore_errors=True)
+    return results
+
+
+def make_benchmarks(config: recipe.Evaluation, heldout: Sequence[Path], seed: int) -> list[Benchmark]:
+    """The recipe's benchmarks, in its order."""
+    made: dict[str, Callable[[], Benchmark]] = {
+        "humaneval": lambda: HumanEval(
+            data=config.data,
+            samples=config.samples,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens,
+            seed=seed,
+        ),
+        "bits_per_byte": lambda: BitsPerByte(heldout=heldout, max_files=config.heldout_files, seed=seed),
+        "fim_exact_match": lambda: FimExactMatch(
+            heldout=heldout,
+            max_files=config.heldout_files,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=seed,
+        ),
+    }
+    return [made[name]() for name in dict.fromkeys(config.benchmarks)]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One benchmark on one model."""
+
+    benchmark: Benchmark
+    backend: Backend
+    executor: Executor | None
+    generations: Journal
+    seed: int
+    progress: StageProgress
+
+    def run(self, problems: list[Problem], num_available: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        checked = self._preflight(problems)
+        answers = self._answers(problems)
+        scores = self._scores(answers, checked)
+        excluded = dict(checked.excluded) if checked else {}
+        for score in scores:
+            if score.label == "sandbox_error":
+                excluded.setdefault(score.problem, f"the sandbox failed twice: {score.detail}")
+        counted = [score for score in scores if score.problem not in excluded]
+        estimates = self.benchmark.aggregate(counted, seed=self.seed)
+        result = {
+            "version": self.benchmark.version,
+            "num_available_problems": num_available,
+            "num_problems": len(problems),
+            "num_counted_problems": len({score.problem for score in counted}),
+            "estimates": {name: asdict(estimate) for name, estimate in estimates.items()},
+            "labels": dict(sorted(Counter(score.label for score in scores).items())),
+            "finish_reasons": dict(
+                sorted(Counter(answer.candidate.completion.finish_reason for answer in answers).items())
+            ),
+            "num_cut_contexts": sum(answer.candidate.completion.num_cut_tokens > 0 for answer in answers),
+            "excluded": dict(sorted(excluded.items())),
+            "preflight": _described(checked),
+            "examples": self._examples(answers, scores),
+        }
+        return result, [self._row(answer, score) for answer, score in zip(answers, scores, strict=True)]
+
+    def _preflight(self, problems: list[Problem]) -> Preflight | None:
+        if self.executor is None or not any(map(self.benchmark.checks, problems)):
+            return None
+        stage = f"{self.benchmark.name}: references"
+        return preflight(
+            self.benchmark, problems, self.executor, progress=lambda done, total: self.progress(stage, done, total)
+        )
+
+    def _answers(self, problems: list[Problem]) -> list[_Answer]:
+        """Every request's answer; requests of similar length share a chunk, those of one problem always do."""
+        asked = [(problem, self.benchmark.requests(problem)) for problem in problems]
+        by_length = sorted(
+            asked, key=lambda pair: (max((_length(each) for each in pair[1]), default=0), pair[0].id)
+        )
+        chunks: list[list[Request]] = [[]]
+        for _, requests in by_length:
+            if len(chunks[-1]) >= _CHUNK_REQUESTS:
+                chunks.append([])
+            chunks[-1] += requests
+        completions: dict[str, Completion] = {}
+        total = sum(map(len, chunks))
+        for chunk in chunks:
+            completions |= self._chunk(chunk)
+            self.progress(f"{self.benchmark.name}: model", len(completions), total)
+        return [
+            _Answer(problem, request, self.benchmark.extract(problem, completions[self._key(request)]))
+            for problem, requests in asked
+            for request in requests
+        ]
+
+    def _chunk(self, requests: list[Request]) -> dict[str, Completion]:
+        keys = [self._key(request) for request in requests]
+        if all(key in self.generations for key in keys):
+            return {key: Completion(**self.generations[key]) for key in keys}
+        asks_likelihood = [request.target is not None for request in requests]
+        if any(asks_likelihood) != all(asks_likelihood):
+            raise TypeError(f"{self.benchmark.name} mixes generation and likelihood in one chunk")
+        answer = self.backend.log_likelihood if any(asks_likelihood) else self.backend.generate
+        found = dict(zip(keys, answer(requests), strict=True))
+        self.generations.add({key: asdict(completion) for key, completion in found.items()})
+        return found
+
+    def _key(self, request: Request) -> str:
+        return content_key(self.backend.identity, self.benchmark.name, request)
+
+    def _scores(self, answers: list[_Answer], checked: Preflight | None) -> list[Score]:
+        programs: list[list[Program]] = []
+        for answer in answers:
+            limits = checked.limits.get(answer.problem.id, Limits()) if checked else Limits()
+            planned = self.benchmark.programs(answer.problem, answer.candidate)
+            programs.append([limited(program, limits) for program in planned])
+        flat = [program for own in programs for program in own]
+        results: list[RunResult] = []
+        if flat:
+            if self.executor is None:
+                raise MachineError(f"{self.benchmark.name} runs programs and there is no sandbox")
+            stage = f"{self.benchmark.name}: programs"
+            results = self.executor.run(flat, progress=lambda done, total: self.progress(stage, done, total))
+        remaining = iter(results)
+        return [
+            self.benchmark.score(
+                answer.problem, answer.request.sample, answer.candidate, [next(remaining) for _ in own]
+            )
+            for answer, own in zip(answers, programs, strict=True)
+        ]
+
+    def _examples(self, answers: list[_Answer], scores: list[Score]) -> list[dict[str, Any]]:
+        """The first answers of each label, for people to look at."""
+        seen: Counter[str] = Counter()
+        examples: list[dict[str, Any]] = []
+        for answer, score in zip(answers, scores, strict=True):
+            if answer.request.target is not None or len(examples) == _NUM_EXAMPLES:
+                break
+            seen[score.label] += 1
+            if seen[score.label] <= _NUM_EXAMPLES // 4:
+                examples.append(
+                    {
+                        "problem": score.problem,
+                        "prompt": answer.request.prompt[-_EXAMPLE_CHARS:],
+                        "suffix": answer.request.suffix and answer.request.suffix[:_EXAMPLE_CHARS],
+                        "completion": answer.candidate.completion.text,
+                        "expected": answer.problem.inputs.get("middle"),
+                        "label": score.label,
+                        "detail": score.detail,
+                    }
+                )
+        return examples
+
+    def _row(self, answer: _Answer, score: Score) -> dict[str, Any]:
+        return {
+            "benchmark": self.benchmark.name,
+            "key": self._key(answer.request),
+            **asdict(score),
+            **{name: value for name, value in asdict(answer.candidate.completion).items() if value is not None},
+        }
+
+
+def _length(request: Request) -> int:
+    return len(request.prompt) + len(request.suffix or "") + len(request.target or "")
+
+
+def _described(checked: Preflight | None) -> dict[str, Any] | None:
+    if checked is None:
+        return None
+    limits = Counter((each.cpu_seconds, each.wall_seconds) for each in checked.limits.values())
+    return {
+        "num_references": checked.num_references,
+        "num_references_passed": checked.num_references_passed,
+        "num_empty_answers": checked.num_refutations,
+        "num_empty_answers_failed": checked.num_refutations_failed,
+        "limits": [
+            {**asdict(Limits()), "cpu_seconds": cpu, "wall_seconds": wall, "num_problems": count}
+            for (cpu, wall), count in sorted(limits.items())
+        ],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written: {error}") from error

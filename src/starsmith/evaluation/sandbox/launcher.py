@@ -1,0 +1,300 @@
+"""The process between us and the programs: starts each, watches it, ends it with all its descendants.
+
+It reads one JSON object a line on standard input and answers with one on standard output. It has one thread,
+so that it may fork and prepare the child in Python; it imports nothing but the standard library and its own
+package. It watches from outside (wall clock, CPU time, memory, processes and disk of the whole tree), because
+limits inside can be ignored or outlived; and when its own caller goes away, it ends what runs and leaves.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from starsmith.evaluation.contract import Ended, Limits, RunResult
+from starsmith.evaluation.sandbox import bubblewrap, interpreter, landlock, privileges, process_tree, seccomp
+
+_TICK_SECONDS: Final = 0.05
+_READ_BYTES: Final = 65_536
+_FOREIGN_TASKS: Final = 256
+"""Room for what the user may start beside a program; `_inspect` holds the program to its own limit."""
+
+
+@dataclass(kw_only=True)
+class _Watched:
+    """A running program, seen from outside."""
+
+    pid: int
+    process_fd: int
+    setup_fd: int
+    streams: dict[int, bytearray]
+    """Standard output and standard error by the descriptor they are read from."""
+    status_fd: int | None
+    started: float
+    ended: Ended = "exit"
+    detail: str = ""
+    dead_cpu_seconds: float = 0.0
+    wait_status: int | None = None
+    seen_cpu_seconds: dict[int, float] = field(default_factory=dict)
+
+
+class Launcher:
+    def __init__(self, level: str, scratch: Path, worker: int, control_fd: int) -> None:
+        self.level = level
+        self.scratch = scratch
+        self.control_fd = control_fd
+        self.is_root = os.geteuid() == 0
+        self.uid = privileges.worker_uid(worker)
+        self.interpreter = interpreter.find()
+        self.read_everywhere = self.is_root and not all(
+            map(interpreter.reachable_by_all, (self.interpreter.executable, *self.interpreter.folders))
+        )
+        privileges.adopt_orphans()
+
+    def run(self, files: dict[str, str], limits: Limits) -> RunResult:
+        """Runs the first file and returns when nothing of it is left."""
+        box = self.scratch / "box"
+        shutil.rmtree(box, ignore_errors=True)
+        try:
+            return self._run(box, files, limits)
+        except OSError as error:
+            process_tree.kill_descendants(os.getpid())
+            return RunResult(ended="sandbox_error", detail=f"{type(error).__name__}: {error}")
+        finally:
+            shutil.rmtree(box, ignore_errors=True)
+
+    def _run(self, box: Path, files: dict[str, str], limits: Limits) -> RunResult:
+        program, work = box / "program", box / "work"
+        for folder in (box, program, work):
+            folder.mkdir()
+            folder.chmod(0o755)
+        if self.is_root:
+            os.chown(work, self.uid, self.uid)
+        for name, text in files.items():
+            (program / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+            (program / name).chmod(0o444)
+        watched = self._start(program, work, next(iter(files)), limits)
+        try:
+            self._watch(watched, work, limits)
+            return self._result(watched, program, limits)
+        finally:
+            for fd in (watched.process_fd, watched.setup_fd, watched.status_fd, *watched.streams):
+                if fd is not None:
+                    os.close(fd)
+
+    def _start(self, program: Path, work: Path, entry: str, limits: Limits) -> _Watched:
+        (output, output_end), (error, error_end), (setup, setup_end) = (os.pipe() for _ in range(3))
+        status, status_end = os.pipe() if self.level == "bubblewrap" else (None, None)
+        num_foreign_tasks = self._num_foreign_tasks()
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                privileges.die_with_parent()
+                null = os.open("/dev/null", os.O_RDONLY)
+                for source, target in ((null, 0), (output_end, 1), (error_end, 2)):
+                    os.dup2(source, target)
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+                    signal.signal(number, signal.SIG_DFL)
+                privileges.set_limits(limits, num_foreign_tasks=num_foreign_tasks)
+                if status_end is not None:
+                    self._enter_bubblewrap(program, entry, limits, status_end)
+                else:
+                    self._enter_landlock(program, work, entry)
+            except BaseException as fault:  # nothing may return from here
+                os.write(setup_end, f"{type(fault).__name__}: {fault}".encode()[:1000])
+            finally:
+                os._exit(127)
+        for fd in (output_end, error_end, setup_end, status_end):
+            if fd is not None:
+                os.close(fd)
+        for fd in (output, error):
+            os.set_blocking(fd, False)
+        return _Watched(
+            pid=pid,
+            process_fd=os.pidfd_open(pid),
+            setup_fd=setup,
+            streams={output: bytearray(), error: bytearray()},
+            status_fd=status,
+            started=started,
+        )
+
+    def _num_foreign_tasks(self) -> int:
+        """What the kernel counts against the program's user and is not the program's: nothing for root, who
+        gives each worker a user of its own; else all that the user runs and may start meanwhile."""
+        if self.is_root:
+            return 0
+        return process_tree.num_tasks_of(os.geteuid()) + _FOREIGN_TASKS
+
+    def _enter_bubblewrap(self, program: Path, entry: str, limits: Limits, status_end: int) -> None:
+        read_end, write_end = os.pipe()
+        os.write(write_end, seccomp.build_filter())
+        os.close(write_end)
+        for fd in (read_end, status_end):
+            os.set_inheritable(fd, True)
+        arguments = bubblewrap.command(
+            interpreter=self.interpreter,
+            program_folder=str(program),
+            entry=entry,
+            limits=limits,
+            uid=self.uid,
+            is_root=self.is_root,
+            filter_fd=read_end,
+            status_fd=status_end,
+        )
+        os.execve(arguments[0], arguments, {})  # noqa: S606 - this is the child
+
+    def _enter_landlock(self, program: Path, work: Path, entry: str) -> None:
+        os.chdir(work)
+        grants = [(path, landlock.READ) for path in ("/usr", *interpreter.SYSTEM_FOLDERS)]
+        grants += [(path, landlock.READ) for path in (*interpreter.SYSTEM_FILES, *self.interpreter.folders)]
+        grants += [(f"/dev/{name}", landlock.DEVICE) for name in ("null", "zero", "full", "random", "urandom")]
+        grants += [(str(program), landlock.READ), (str(work), landlock.WORK)]
+        if self.is_root:
+            privileges.become(self.uid, read_everywhere=self.read_everywhere)
+            privileges.die_with_parent()  # a change of user clears it
+        privileges.no_new_privileges()
+        landlock.restrict(grants)
+        privileges.filter_calls(seccomp.build_filter(own_pid=os.getpid()))
+        command = self.interpreter.command(str(program / entry))
+        environment = interpreter.ENVIRONMENT | {"HOME": str(work), "TMPDIR": str(work)}
+        os.execve(command[0], command, environment)  # noqa: S606 - this is the child
+
+    def _watch(self, watched: _Watched, work: Path, limits: Limits) -> None:
+        """Returns when the program has ended or was ended, and all its descendants with it."""
+        poll = select.poll()
+        for fd in (watched.process_fd, *watched.streams):
+            poll.register(fd, select.POLLIN)
+        poll.register(self.control_fd, select.POLLIN)
+        deadline = watched.started + limits.wall_seconds
+        next_tick = watched.started + _TICK_SECONDS
+        while watched.ended == "exit":
+            now = time.monotonic()
+            wait_seconds = max(0.0, min(next_tick, deadline) - now)
+            ready = {fd for fd, _ in poll.poll(wait_seconds * 1000 + 1)}
+            if self.control_fd in ready:  # no request comes while one runs: the caller is gone
+                process_tree.kill_descendants(os.getpid())
+                raise SystemExit(0)
+            for fd in ready & watched.streams.keys():
+                if not _drain(fd, watched.streams[fd], limits.output_bytes):
+                    poll.unregister(fd)
+            if sum(map(len, watched.streams.values())) > limits.output_bytes:
+                watched.ended, watched.detail = "output", f"more than {limits.output_bytes} bytes of output"
+            elif watched.process_fd in ready:
+                break
+            elif (now := time.monotonic()) >= deadline:
+                watched.ended, watched.detail = "timeout", f"{limits.wall_seconds:g} s of wall time"
+            elif now >= next_tick:
+                self._inspect(watched, work, limits)
+                next_tick = time.monotonic() + _TICK_SECONDS
+        for pid, status, cpu_seconds in process_tree.kill_descendants(os.getpid()):
+            watched.dead_cpu_seconds += cpu_seconds
+            if pid == watched.pid:
+                watched.wait_status = status
+        for fd, kept in watched.streams.items():
+            _drain(fd, kept, limits.output_bytes)
+
+    def _inspect(self, watched: _Watched, work: Path, limits: Limits) -> None:
+        tree = process_tree.descendants(os.getpid())
+        watched.seen_cpu_seconds |= {process.pid: process.cpu_seconds for process in tree}
+        resident_bytes = sum(process.resident_bytes for process in tree)
+        own_processes = 2 if self.level == "bubblewrap" else 0
+        num_processes = sum(process.num_threads for process in tree) - own_processes
+        if sum(watched.seen_cpu_seconds.values()) > limits.cpu_seconds + 1:
+            watched.ended, watched.detail = "timeout", f"{limits.cpu_seconds:g} s of CPU time"
+        elif resident_bytes > limits.memory_bytes:
+            watched.ended, watched.detail = "oom", f"more than {limits.memory_bytes} bytes of memory"
+        elif num_processes > limits.num_processes:
+            watched.ended, watched.detail = "processes", f"more than {limits.num_processes} processes"
+        elif self.level == "landlock":  # bubblewrap's file systems have a size of their own
+            disk_bytes = process_tree.folder_bytes(str(work)) + sum(map(process_tree.deleted_bytes, tree))
+            if disk_bytes > limits.disk_bytes:
+                watched.ended, watched.detail = "disk", f"more than {limits.disk_bytes} bytes of files"
+
+    def _result(self, watched: _Watched, program: Path, limits: Limits) -> RunResult:
+        wall_seconds = time.monotonic() - watched.started
+        output, error = (
+            bytes(kept).decode("utf-8", errors="replace").replace(str(program), "/program")
+            for kept in watched.streams.values()
+        )
+        ended, detail = watched.ended, watched.detail
+        status = os.waitstatus_to_exitcode(watched.wait_status) if watched.wait_status is not None else 0
+        if ended == "exit":
+            if watched.dead_cpu_seconds >= limits.cpu_seconds and status != 0:
+                ended, detail = "timeout", f"{limits.cpu_seconds:g} s of CPU time"
+            elif fault := os.read(watched.setup_fd, 1000).decode(errors="replace"):
+                ended, detail = "sandbox_error", fault
+            elif watched.status_fd is not None and b'"exit-code"' not in _read_all(watched.status_fd):
+                ended, detail = "sandbox_error", error.strip()[-500:] or f"bubblewrap ended with {status}"
+            elif watched.status_fd is not None and status > 128:
+                status = 128 - status  # bubblewrap hands a signal on as 128 + signal
+        return RunResult(
+            ended=ended,
+            status=status,
+            stdout=output,
+            stderr=error,
+            detail=detail,
+            wall_seconds=wall_seconds,
+            cpu_seconds=watched.dead_cpu_seconds,
+        )
+
+
+def _drain(fd: int, kept: bytearray, cap_bytes: int) -> bool:
+    """Reads what is there, at most a little over the cap; false at the end of the stream."""
+    while len(kept) <= cap_bytes:
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        kept += data
+    return True
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, _READ_BYTES):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _requests(control_fd: int) -> Any:
+    pending = b""
+    while data := os.read(control_fd, _READ_BYTES):
+        *lines, pending = (pending + data).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def main() -> None:
+    level, scratch, worker = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # our end is the end of standard input
+    launcher = Launcher(level, scratch, worker, control_fd=0)
+    try:
+        for request in _requests(0):
+            result = launcher.run(request["files"], Limits(**request["limits"]))
+            _answer(asdict(result))
+    finally:
+        with contextlib.suppress(RuntimeError):
+            process_tree.kill_descendants(os.getpid())
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _answer(result: dict[str, Any]) -> None:
+    data = json.dumps(result).encode() + b"\n"
+    while data:
+        data = data[os.write(1, data) :]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Running many programs at once, one launcher process for each worker.
+
+A launcher that dies or does not answer costs one program a `sandbox_error`, never a verdict, and is replaced.
+Results come back in the order of the programs, whatever the number of workers.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from starsmith.evaluation.contract import Program, Progress, RunResult, no_progress
+
+Level = Literal["bubblewrap", "landlock"]
+
+_GRACE_SECONDS: Final = 30.0
+"""What a launcher may take beyond a program's wall limit to end its processes."""
+
+
+class Sandbox:
+    """Workers on one level. Use as a context manager; leaving it ends every process below it."""
+
+    def __init__(self, level: Level, *, workers: int) -> None:
+        self.level = level
+        self._workers = [_Worker(level, number) for number in range(max(1, workers))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def run_programs(
+        self, programs: Sequence[Program], *, progress: Progress = no_progress, workers: int | None = None
+    ) -> list[RunResult]:
+        """Runs every program and returns their results in order.
+
+        Args:
+            programs: those with equal limits and files give equal results, times apart.
+            progress: called after each program, from one thread at a time.
+            workers: fewer than there are, to run programs on a quieter machine.
+        """
+        pending = iter(range(len(programs)))
+        results: dict[int, RunResult] = {}
+        lock, stopped = threading.Lock(), threading.Event()
+
+        def work(worker: _Worker) -> None:
+            while not stopped.is_set():
+                with lock:
+                    index = next(pending, None)
+                if index is None:
+                    return
+                result = worker.run(programs[index])
+                with lock:
+                    results[index] = result
+                    progress(len(results), len(programs))
+
+        chosen = self._workers[:workers]
+        with ThreadPoolExecutor(len(chosen)) as threads:
+            try:
+                for running in [threads.submit(work, worker) for worker in chosen]:
+                    running.result()
+            except BaseException:
+                stopped.set()
+                self.close()
+                raise
+        return [results[index] for index in range(len(programs))]
+
+
+class _Worker:
+    """A launcher process and the pipe to it."""
+
+    def __init__(self, level: Level, number: int) -> None:
+        self._level = level
+        self._number = number
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None
+        self._pending = b""
+
+    def run(self, program: Program) -> RunResult:
+        request = {"files": dict(program.files), "limits": asdict(program.limits)}
+        try:
+            process = self._running()
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            answer = self._read_line(time.monotonic() + program.limits.wall_seconds + _GRACE_SECONDS)
+        except OSError as error:
+            self.stop()
+            return RunResult(ended="sandbox_error", detail=f"launcher: {error}")
+        return RunResult(**answer)
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            self.stop()
+            self._scratch = Path(tempfile.mkdtemp(prefix="starsmith-sandbox-"))
+            self._scratch.chmod(0o711)
+            self._pending = b""
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "starsmith.evaluation.sandbox.launcher",
+                    self._level,
+                    str(self._scratch),
+                    str(self._number),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self._process
+
+    def _read_line(self, deadline: float) -> dict[str, Any]:
+        assert self._process is not None and self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError("no answer")
+            data = os.read(fd, 1 << 20)
+            if not data:
+                raise ConnectionError(f"ended with status {self._process.wait()}")
+            self._pending += data
+        line, self._pending = self._pending.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer

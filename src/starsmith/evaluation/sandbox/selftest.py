@@ -1,0 +1,195 @@
+"""A level is trusted only after it has been attacked on this machine.
+
+The attacks are those a level exists to stop: talk to a network, write outside, read a file outside, start more
+processes than allowed, fill the disk, and outlive the limit. Each runs as an ordinary program. A level that
+stops all of them and still runs an honest program is used, and the report names it.
+"""
+
+import platform
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+from starsmith.errors import MachineError
+from starsmith.evaluation.contract import Limits, Program, RunResult
+from starsmith.evaluation.sandbox import bubblewrap, landlock, seccomp
+from starsmith.evaluation.sandbox.pool import Level, Sandbox
+
+LEVELS: Final[tuple[Level, ...]] = ("bubblewrap", "landlock")
+
+_LIMITS: Final = Limits(cpu_seconds=2, wall_seconds=5, disk_bytes=8 * 1024**2, file_bytes=4 * 1024**2)
+_STOPPED: Final = "stopped"
+
+_HONEST: Final = "import math, json; print('stopped' if math.sqrt(4) == 2 else 'broken')"
+_NETWORK: Final = """
+import socket
+tried = []
+for family, address in ((socket.AF_INET, ("127.0.0.1", PORT)), (socket.AF_UNIX, "PATH")):
+    try:
+        socket.socket(family).connect(address)
+        tried.append("through")
+    except OSError:
+        tried.append("stopped")
+print("stopped" if set(tried) == {"stopped"} else "through")
+"""
+_WRITE: Final = """
+try:
+    open("PATH/written", "w").close()
+    print("through")
+except OSError:
+    print("stopped")
+"""
+_READ: Final = """
+try:
+    print("through" if open("PATH/secret").read() else "")
+except OSError:
+    print("stopped")
+"""
+_FORK: Final = """
+import os, time
+for n in range(4000):
+    try:
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+    except OSError:
+        break
+time.sleep(30)
+"""
+_DISK: Final = """
+try:
+    for n in range(64):
+        with open(f"fill-{n}", "wb") as file:
+            file.write(bytes(2 << 20))
+    import time; time.sleep(30)
+except OSError:
+    print("stopped")
+"""
+_OUTLIVE: Final = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        while True:
+            time.sleep(1)
+    os._exit(0)
+time.sleep(60)
+# MARK
+"""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One level tried on this machine."""
+
+    level: Level
+    failures: tuple[str, ...]
+    """What it did not stop, or why it cannot be had; empty when it is fit for use."""
+
+
+def choose(wanted: Literal["auto", "bubblewrap", "landlock"] = "auto") -> tuple[Level, tuple[Attempt, ...]]:
+    """The first level that stops every attack, and what was tried.
+
+    Raises:
+        MachineError: no level, or not the one that was asked for, passes; says why and what to install.
+    """
+    attempts: list[Attempt] = []
+    for level in LEVELS if wanted == "auto" else (wanted,):
+        attempts.append(attempt(level))
+        if not attempts[-1].failures:
+            return level, tuple(attempts)
+    reasons = "\n".join(f"  {tried.level}: {'; '.join(tried.failures)}" for tried in attempts)
+    raise MachineError(
+        f"no sandbox works on this machine, so no generated program is run:\n{reasons}\n"
+        f"Install bubblewrap ({bubblewrap.INSTALL_LINE}; it needs user namespaces) or use a Linux kernel of "
+        f"5.13 or newer with Landlock enabled"
+    )
+
+
+@cache
+def attempt(level: Level) -> Attempt:
+    """Attacks a level; takes about two seconds, once in a process."""
+    if reason := unavailable(level):
+        return Attempt(level, (reason,))
+    with tempfile.TemporaryDirectory(prefix="starsmith-selftest-") as name, Sandbox(level, workers=2) as sandbox:
+        return Attempt(level, tuple(_attack(sandbox, Path(name))))
+
+
+def unavailable(level: Level) -> str | None:
+    """Why a level cannot even be tried, or None."""
+    if sys.platform != "linux":
+        return f"needs Linux, this is {platform.system()}"
+    if not seccomp.supported():
+        return f"has no table of system calls for {platform.machine()}"
+    if level == "landlock":
+        return None if landlock.version() else "the kernel has no Landlock, or it is not enabled"
+    try:
+        bubblewrap.options()
+    except MachineError as error:
+        return str(error)
+    return None
+
+
+def _attack(sandbox: Sandbox, outside: Path) -> list[str]:
+    outside.chmod(0o777)
+    (outside / "secret").write_text("secret")
+    (outside / "secret").chmod(0o644)
+    mark = secrets.token_hex(16)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(outside / "socket"))
+        local.listen()
+        (outside / "socket").chmod(0o777)
+        port = str(server.getsockname()[1])
+        network = _NETWORK.replace("PORT", port).replace("PATH", str(outside / "socket"))
+        sources = {
+            "runs no honest program": _HONEST,
+            "opens a socket": network,
+            "writes outside": _WRITE.replace("PATH", str(outside)),
+            "reads a file outside": _READ.replace("PATH", str(outside)),
+            "forks past the limit": _FORK,
+            "fills the disk": _DISK,
+            "outlives its limit": _OUTLIVE,
+        }
+        results = sandbox.run_programs([_program(name, source, mark) for name, source in sources.items()])
+    return [
+        f"{name} ({result.ended}, status {result.status}: {(result.detail or result.stderr).strip()[-200:]})"
+        for name, result in zip(sources, results, strict=True)
+        if not _stopped(name, result, mark)
+    ]
+
+
+def _program(name: str, source: str, mark: str) -> Program:
+    wall_seconds = 1.0 if name in ("outlives its limit", "forks past the limit") else _LIMITS.wall_seconds
+    limits = Limits(**(vars(_LIMITS) | {"wall_seconds": wall_seconds}))
+    return Program(files=((f"{mark}.py", source),), limits=limits)
+
+
+def _stopped(name: str, result: RunResult, mark: str) -> bool:
+    if name == "outlives its limit":
+        return result.ended == "timeout" and not _processes_with(mark)
+    if name == "forks past the limit":
+        return result.ended in ("processes", "timeout") and not _processes_with(mark)
+    if name == "fills the disk" and result.ended == "disk":
+        return True
+    return result.ended == "exit" and result.stdout.strip() == _STOPPED
+
+
+def _processes_with(mark: str) -> Sequence[int]:
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                line = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if mark.encode() in line:
+                found.append(int(process.name))
+    return found

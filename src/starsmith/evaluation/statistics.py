@@ -1,0 +1,85 @@
+"""Estimates with intervals.
+
+pass@k is the unbiased estimator of Chen et al. 2021 (1 - C(n-c, k) / C(n, k)) in its product form, which does
+not overflow. Its interval, and those of other means, come from a bootstrap over problems: samples of one
+problem are not independent, so the problem is the unit that is drawn. Where every problem has one sample the
+value is a proportion, and Wilson's interval is used: unlike the bootstrap it does not collapse to a point at
+0 of n, which is what a small model scores.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from starsmith.errors import InputError
+from starsmith.evaluation.contract import Estimate
+
+Z_95 = 1.959963984540054
+NUM_RESAMPLES = 2_000
+
+
+def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
+    """The probability that at least one of k samples passes, estimated from n samples of which c passed.
+
+    Raises:
+        InputError: k is not in 1..n (fewer samples than k give no unbiased estimate), or c is not in 0..n.
+    """
+    if not 1 <= k <= num_samples:
+        raise InputError(
+            f"pass@{k} needs at least {max(k, 1)} samples of each problem, got {num_samples}; "
+            f"raise evaluation.samples or ask for a smaller k"
+        )
+    if not 0 <= num_passed <= num_samples:
+        raise InputError(f"{num_passed} of {num_samples} samples cannot have passed")
+    if num_samples - num_passed < k:
+        return 1.0
+    terms = 1.0 - k / np.arange(num_samples - num_passed + 1, num_samples + 1)
+    return float(1.0 - np.prod(terms))
+
+
+def wilson(num_passed: int, num_problems: int) -> Estimate:
+    """A proportion with Wilson's 95 % interval; without problems, 0 within [0, 1]."""
+    if num_problems == 0:
+        return Estimate(value=0.0, low=0.0, high=1.0, n=0)
+    share, n = num_passed / num_problems, num_problems
+    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
+    low = 0.0 if num_passed == 0 else centre - half
+    high = 1.0 if num_passed == num_problems else centre + half
+    return Estimate(value=share, low=low, high=high, n=n)
+
+
+def bootstrap_ratio(values: Sequence[float], weights: Sequence[float], *, seed: int) -> Estimate:
+    """sum(values) / sum(weights) with the 95 % percentile interval of a bootstrap over the pairs.
+
+    With weights of 1 this is a mean. The pairs are drawn in the order given, so callers order them by
+    identifier. Without pairs, or with weights that sum to 0, the value is 0 and n is 0.
+    """
+    value = np.asarray(values, dtype=np.float64)
+    weight = np.asarray(weights, dtype=np.float64)
+    if len(value) == 0 or weight.sum() == 0:
+        return Estimate(value=0.0, low=0.0, high=0.0, n=0)
+    draws = _resamples(len(value), seed)
+    totals = weight[draws].sum(axis=1)
+    ratios = value[draws].sum(axis=1)[totals > 0] / totals[totals > 0]
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Estimate(value=float(value.sum() / weight.sum()), low=float(low), high=float(high), n=len(value))
+
+
+def estimate_pass_at_k(counts: Sequence[tuple[int, int]], k: int, *, seed: int) -> Estimate:
+    """The mean pass@k over problems given as (samples, passed), ordered by problem.
+
+    Raises:
+        InputError: a problem has fewer than k samples.
+    """
+    if all(samples == 1 for samples, _ in counts) and k == 1:
+        return wilson(sum(passed for _, passed in counts), len(counts))
+    values = [pass_at_k(samples, passed, k) for samples, passed in counts]
+    return bootstrap_ratio(values, [1.0] * len(values), seed=seed)
+
+
+def _resamples(num_items: int, seed: int) -> npt.NDArray[np.int64]:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return generator.integers(0, num_items, size=(NUM_RESAMPLES, num_items))
