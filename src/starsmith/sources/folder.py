@@ -29,6 +29,7 @@ from starsmith.sources.archive import PIECE_BYTES, printable
 class FolderTarget:
     path: Path
     repo_name: str
+    type: str = "folder"
 
 
 def resolve(spec: FolderSource, *, cache: Path, limits: Limits) -> list[Target]:

@@ -50,6 +50,7 @@ class GitTarget:
     commit: str
     snapshot: str
     repo_name: str
+    type: str = "git"
 
 
 def resolve(spec: GitSource, *, cache: Path, limits: Limits) -> list[Target]:
