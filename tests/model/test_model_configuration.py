@@ -1,0 +1,116 @@
+"""The configuration against the published models and `transformers`' files."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from starsmith.errors import InputError
+from starsmith.model.configuration import Starcoder2Config, num_parameters
+from starsmith.model.starcoder2 import Starcoder2
+
+PUBLISHED = {
+    "3b": {
+        "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24,
+        "num_key_value_heads": 2,
+    },
+    "7b": {
+        "hidden_size": 4608, "intermediate_size": 18432, "num_hidden_layers": 32, "num_attention_heads": 36,
+        "num_key_value_heads": 4,
+    },
+    "15b": {
+        "hidden_size": 6144, "intermediate_size": 24576, "num_hidden_layers": 40, "num_attention_heads": 48,
+        "num_key_value_heads": 4, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+SIZES = {"3b": 3_030_371_328, "7b": 7_173_923_840, "15b": 15_957_889_024}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name):
+    config = Starcoder2Config(vocab_size=49_152, **PUBLISHED[name])
+    with torch.device("meta"):
+        model = Starcoder2(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == SIZES[name]
+    assert num_parameters(config) == SIZES[name]
+    assert config.head_dim == 128
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 4), st.integers(1, 3), st.sampled_from([2, 4, 8]), st.integers(1, 3), st.integers(1, 40),
+    st.integers(1, 90), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_count_equals_the_network(groups, key_heads, head_dim, layers, inner, vocab, tied, bias):
+    config = Starcoder2Config(
+        vocab_size=vocab, hidden_size=groups * key_heads * head_dim, intermediate_size=inner,
+        num_hidden_layers=layers, num_attention_heads=groups * key_heads, num_key_value_heads=key_heads,
+        tie_word_embeddings=tied, use_bias=bias,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = Starcoder2(config)
+    assert num_parameters(config) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("window", [None, 77])
+def test_dictionary_round_trip(window, make_model):
+    config = dataclasses.replace(make_model().config, sliding_window=window, rope_theta=12345.5)
+    assert Starcoder2Config.from_dict(config.to_dict()) == config
+
+
+def test_reads_the_files_of_transformers(make_model):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.Starcoder2Config(
+        vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, sliding_window=16, max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 5000.0}, initializer_range=0.2,
+    )  # fmt: skip
+    expected = dataclasses.replace(make_model().config, sliding_window=16, rope_theta=5000.0)
+    assert Starcoder2Config.from_dict(theirs.to_dict()) == expected
+
+
+def test_reads_the_older_form_with_dropout_rates(make_model):
+    values = make_model().config.to_dict()
+    del values["rope_parameters"]
+    values |= {"rope_theta": 999999.4420358813, "attention_dropout": 0.1, "torch_dtype": "bfloat16"}
+    assert Starcoder2Config.from_dict(values).rope_theta == 999999.4420358813
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "llama"}, "model_type 'llama'"),
+        ({"hidden_act": "silu"}, "hidden_act 'silu'"),
+        ({"mlp_type": "gated"}, "mlp_type 'gated'"),
+        ({"norm_type": "rms_norm"}, "norm_type 'rms_norm'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope_type 'yarn'"),
+        ({"head_dim": 7}, "head_dim"),
+    ],
+)
+def test_refuses_what_it_would_compute_wrongly(change, message, make_model):
+    with pytest.raises(InputError, match=message):
+        Starcoder2Config.from_dict(make_model().config.to_dict() | change)
+
+
+def test_names_missing_keys(make_model):
+    values = make_model().config.to_dict()
+    del values["hidden_size"], values["vocab_size"]
+    with pytest.raises(InputError, match="lacks vocab_size, hidden_size"):
+        Starcoder2Config.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_key_value_heads": 4}, "multiple of num_key_value_heads 4"),
+        ({"num_attention_heads": 7}, "even multiple"),
+        ({"num_attention_heads": 16}, "even multiple"),
+        ({"sliding_window": 0}, "sliding_window"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
+    ],
+)
+def test_refuses_impossible_shapes(change, message, make_model):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(make_model().config, **change)
