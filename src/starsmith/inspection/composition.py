@@ -123,7 +123,8 @@ def compose(tables: query.Tables, *, seed: int = 42, top: int = 20) -> Compositi
             kept_repositories=repositories[1],
             languages=_shares(
                 connection,
-                f"SELECT file_id, coalesce(language, '{UNKNOWN}') AS name FROM files LEFT JOIN language USING (file_id)",
+                f"SELECT file_id, coalesce(language, '{UNKNOWN}') AS name "
+                "FROM files LEFT JOIN language USING (file_id)",
                 top,
             ),
             license_types=_shares(connection, "SELECT file_id, license_type AS name FROM file_licenses", top),
@@ -213,7 +214,9 @@ def _histogram(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[int, .
     return tuple(round(low + index * width, 6) for index in range(_HISTOGRAM_BINS + 1)), tuple(counts)
 
 
-def _pair_examples(connection: duckdb.DuckDBPyConnection, seed: int, num_examples: int = 8) -> tuple[DuplicatePair, ...]:
+def _pair_examples(
+    connection: duckdb.DuckDBPyConnection, seed: int, num_examples: int = 8
+) -> tuple[DuplicatePair, ...]:
     """Pairs drawn by a keyed hash; of a content in many places, the kept or else the first one is shown."""
     rows = connection.sql(f"""
         WITH drawn AS (
@@ -295,8 +298,12 @@ def _documents(connection: duckdb.DuckDBPyConnection) -> tuple[DocumentSplit, ..
     """).fetchall()
     return tuple(
         DocumentSplit(
-            split=split, repositories=repositories, documents=documents, files=files,
-            text_bytes=text_bytes or 0, redactions=redactions or 0,
-        )  # fmt: skip
+            split=split,
+            repositories=repositories,
+            documents=documents,
+            files=files,
+            text_bytes=text_bytes or 0,
+            redactions=redactions or 0,
+        )
         for split, repositories, documents, files, text_bytes, redactions in rows
     )

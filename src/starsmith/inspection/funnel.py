@@ -109,9 +109,7 @@ FROM decisions WHERE action = 'drop' GROUP BY file_id
 
 
 def _amount(connection: duckdb.DuckDBPyConnection, relation: str) -> Amount:
-    [row] = connection.sql(
-        f"SELECT count(*), coalesce(sum(length_bytes), 0)::BIGINT FROM {relation}"
-    ).fetchall()
+    [row] = connection.sql(f"SELECT count(*), coalesce(sum(length_bytes), 0)::BIGINT FROM {relation}").fetchall()
     return Amount(files=row[0], bytes=row[1])
 
 

@@ -207,6 +207,7 @@ def columns(
         axes = figure.subplots()
         axes.bar(range(len(labels)), counts, 0.66, color=_SERIES[0])
         axes.set_xticks(range(len(labels)), [_short(label) for label in labels])
+        axes.set_xlim(-0.6, max(len(labels), 6) - 0.4)  # a few bars stay bars
         _upright(axes, axis, count_axis)
         return _render(figure, name, title, description)
 
@@ -230,6 +231,7 @@ def curves(
     value_axis: str,
     form: Callable[[float], str] | None = None,
     second: Curve | None = None,
+    from_zero: bool = False,
 ) -> Plot:
     """Lines over one horizontal axis; `second` has a value axis of its own on the right.
 
@@ -251,6 +253,8 @@ def curves(
                 linestyle="--" if curve.marks else "-",
             )
         _upright(axes, axis, value_axis, form, integer=False)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         if second is not None:
             right = axes.twinx()
             x, y = thin(second.x, second.y)

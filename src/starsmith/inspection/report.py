@@ -150,6 +150,7 @@ def _environment() -> jinja2.Environment:
         "bytes": plots.format_bytes,
         "count": plots.format_count,
         "number": format_number,
+        "ln": math.log,
         "seconds": format_seconds,
         "visible": visible,
         "words": lambda name: str(name).replace("_", " "),
@@ -185,7 +186,9 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
     if inputs.metrics:
         last = inputs.metrics[-1]
         validation = [row["validation_loss"] for row in inputs.metrics if row.get("validation_loss") is not None]
-        note = f"{inputs.metrics[0]['loss']:.3f} at first" + (f", validation {validation[-1]:.3f}" if validation else "")
+        note = f"{inputs.metrics[0]['loss']:.3f} at first" + (
+            f", validation {validation[-1]:.3f}" if validation else ""
+        )
         tiles.append(_Tile(label="training loss", value=f"{last['loss']:.3f}", note=note))
     for name, benchmark in ((inputs.evaluation or {}).get("benchmarks") or {}).items():
         for metric, estimate in list(benchmark["metrics"].items())[:1]:
@@ -243,6 +246,7 @@ def _funnel_figures(funnel: Funnel) -> dict[str, Plot]:
             ("kept", getattr(funnel.kept, unit)),
         ]
 
+    arrived, kept = plots.format_bytes(funnel.arrived.bytes), plots.format_bytes(funnel.kept.bytes)
     outcome = f"Of {funnel.arrived.files:,} files {funnel.kept.files:,} were kept"
     return {
         "funnel-files": plots.waterfall(
@@ -255,7 +259,7 @@ def _funnel_figures(funnel: Funnel) -> dict[str, Plot]:
         "funnel-bytes": plots.waterfall(
             "funnel-bytes",
             "Source bytes dropped by each rule",
-            f"{plots.format_bytes(funnel.arrived.bytes)} arrived, {plots.format_bytes(funnel.kept.bytes)} were kept.",
+            f"{arrived} arrived, {kept} were kept.",
             steps("bytes"),
             axis="source bytes",
             form=plots.format_bytes,
@@ -380,6 +384,7 @@ def _training_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Plot]:
             ],
             axis="step",
             value_axis="tokens a second",
+            from_zero=True,
         )
     return figures
 

@@ -160,7 +160,10 @@ def _check_identity(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     )
     for fault, sql in (
         ("documents hold files that were not kept", "SELECT file_id FROM placed WHERE kept_content IS NULL"),
-        ("documents and policies disagree on a content", "SELECT file_id FROM placed WHERE content_id != kept_content"),
+        (
+            "documents and policies disagree on a content",
+            "SELECT file_id FROM placed WHERE content_id != kept_content",
+        ),
         (
             "a place is released twice",
             "SELECT repo_name || path FROM placed GROUP BY repo_name, directory_id, path HAVING count(*) > 1",
