@@ -1,0 +1,348 @@
+"""Near-duplicates: kernels equal plain Python, estimates are unbiased, pairs equal exact all-pairs Jaccard."""
+
+import errno
+import functools
+import hashlib
+import itertools
+import os
+import pickle
+import random
+import re
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from starsmith.corpus import schema
+from starsmith.corpus.components import connected_components
+from starsmith.errors import MachineError
+from starsmith.recipe import NearDuplicates
+from starsmith.signals import minhash_kernels, near_duplicates, shingle_kernels
+from starsmith.signals.code_points import WORD, lower_case, properties
+
+CONFIG = NearDuplicates()
+MASK = (1 << 64) - 1
+
+
+def contents(texts):
+    """Contents in the order of their identifiers."""
+    rows = {}
+    for text in texts:
+        data = text.encode()
+        content_id = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        rows[content_id] = {
+            "content_id": content_id,
+            "blob_id": content_id,
+            "length_bytes": len(data),
+            "status": "text",
+            "src_encoding": "utf-8",
+            "text": text,
+        }
+    return pa.Table.from_pylist([rows[content_id] for content_id in sorted(rows)], schema.CONTENTS)
+
+
+def write_parts(folder, table, num_parts):
+    parts = [folder / f"{number}.parquet" for number in range(num_parts)]
+    for number, part in enumerate(parts):
+        pq.write_table(table.take(list(range(number, table.num_rows, num_parts))), part)
+    return parts
+
+
+def pairs_of(table):
+    return {(row["content_a"], row["content_b"]): row["jaccard"] for row in table.to_pylist()}
+
+
+def python_words(text):
+    lowered = "".join(character.lower() if character != "\u0130" else character for character in text)
+    return re.findall(r"\w+", lowered)
+
+
+def python_shingles(text, num_words):
+    words = python_words(text)
+    if 0 < len(words) < num_words:
+        return [tuple(words)]
+    return [tuple(words[at : at + num_words]) for at in range(len(words) - num_words + 1)]
+
+
+def python_mix(value):
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
+    return value ^ value >> 31
+
+
+def python_shingle_hash(shingle, key):
+    polynomial = 0
+    for word in shingle:
+        hashed = key
+        for character in word:
+            hashed = (hashed ^ ord(character)) * 0x100000001B3 & MASK
+        polynomial = (polynomial * 0x9E3779B97F4A7C15 + python_mix(hashed)) & MASK
+    return python_mix(polynomial)
+
+
+def exact_pairs(table, config):
+    """All pairs of contents at the threshold, by sets of tuples of words."""
+    sets = [set(python_shingles(text, config.shingle_words)) for text in table["text"].to_pylist()]
+    ids = table["content_id"].to_pylist()
+    pairs = {}
+    for (a, set_a), (b, set_b) in itertools.combinations(zip(ids, sets, strict=True), 2):
+        if set_a and set_b and min(len(set_a), len(set_b)) >= config.threshold * max(len(set_a), len(set_b)) - 1:
+            shared = len(set_a & set_b)
+            if shared / (len(set_a) + len(set_b) - shared) >= config.threshold:
+                pairs[a, b] = shared / (len(set_a) + len(set_b) - shared)
+    return pairs
+
+
+PIECES = ["a", "b", "Ab", "_", "1", " ", "\n", "(", "é", "É", "漢", "Σ", "ς", "\u0130", "\u0301", "😀", "İi", "x1"]
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join)
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXTS, st.integers(1, 6), st.integers(0, MASK))
+@example("", 5, 1)
+@example("a", 5, MASK)
+@example("a b c d e", 5, 0)
+@example("a b c d e f", 5, 0)
+def test_shingles_equal_plain_python(text, num_words, key):
+    data = np.frombuffer(text.encode(), np.uint8)
+    found = shingle_kernels.shingle_set(data, 0, len(data), num_words, np.uint64(key), properties(), lower_case())
+    assert found.tolist() == sorted({python_shingle_hash(s, key) for s in python_shingles(text, num_words)})
+
+
+def test_lower_case_keeps_words_words():
+    assert (properties()[lower_case()] & WORD == properties() & WORD).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(TEXTS, max_size=4), st.integers(1, 6), st.integers(0, 2**70))
+def test_signatures_equal_plain_python(texts, num_words, seed):
+    config = NearDuplicates(shingle_words=num_words, num_permutations=12, bands=3, rows=4)
+    ids = pa.array([str(number) for number in range(len(texts))], pa.string())
+    batch = pa.record_batch([ids, pa.array(texts, pa.large_string())], ["content_id", "text"])
+    found_ids, rows = near_duplicates.signatures(batch, config, seed)
+
+    stream = hashlib.shake_256(f"starsmith near-duplicates {seed}".encode()).digest(8 * 25)
+    key, *numbers = (int.from_bytes(stream[at : at + 8], "little") for at in range(0, len(stream), 8))
+    expected = {}
+    for number, text in enumerate(texts):
+        hashes = [python_shingle_hash(s, key) >> 32 for s in python_shingles(text, num_words)]
+        if hashes:
+            expected[str(number)] = [
+                min((a * x + b + 2**63 & MASK) >> 32 for x in hashes)
+                for a, b in zip(numbers[:12], numbers[12:], strict=True)
+            ]
+    assert dict(zip(found_ids.to_pylist(), rows.tolist(), strict=True)) == expected
+
+
+def test_signatures_of_texts_longer_than_a_block():
+    words = [f"w{number}" for number in range(5_000)]
+    text = " ".join(words + words)
+    batch = pa.record_batch([pa.array(["x"]), pa.array([text], pa.large_string())], ["content_id", "text"])
+    _, rows = near_duplicates.signatures(batch, CONFIG, 1)
+    hashing = near_duplicates._hashing(1, CONFIG.num_permutations)
+    data = np.frombuffer(text.encode(), np.uint8)
+    shingles = shingle_kernels.shingle_set(data, 0, len(data), 5, hashing.key, properties(), lower_case())
+    assert len(shingles) == 5_000
+    products = (shingles >> np.uint64(32))[:, None] * hashing.multipliers.view(np.uint64)
+    values = products + hashing.addends.view(np.uint64) + np.uint64(2**63)
+    assert (rows[0] == (values >> np.uint64(32)).min(axis=0)).all()
+
+
+@pytest.mark.parametrize(("num_shared", "num_own"), [(1, 4), (5, 5), (10, 5), (40, 10), (300, 150), (30, 300)])
+def test_the_estimate_of_jaccard_is_unbiased(num_shared, num_own):
+    """Over many seeds the mean lies within four standard errors of the truth."""
+    shared = [f"shared{number}" for number in range(num_shared)]
+    sides = [" ".join(shared + [f"{side}{number}" for number in range(num_own)]) for side in "ab"]
+    truth = num_shared / (num_shared + 2 * num_own)
+    config = NearDuplicates(shingle_words=1)
+    batch = pa.record_batch([pa.array(["a", "b"]), pa.array(sides, pa.large_string())], ["content_id", "text"])
+    estimates = []
+    for seed in range(100):
+        _, rows = near_duplicates.signatures(batch, config, seed)
+        estimates.append(np.mean(rows[0] == rows[1]))
+    standard_error = np.std(estimates, ddof=1) / len(estimates) ** 0.5
+    assert abs(np.mean(estimates) - truth) < 4 * standard_error
+    assert standard_error < 1.5 * (truth * (1 - truth) / config.num_permutations / len(estimates)) ** 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_bands_agree_exactly_when_their_rows_do(num_texts, bands, rows, seed):
+    values = np.random.default_rng(seed).integers(0, 2, (num_texts, bands * rows + 1)).astype(np.uint32)
+    hashes = near_duplicates.band_hashes(values, bands, rows)
+    assert hashes.shape == (num_texts, bands)
+    for band, (i, j) in itertools.product(range(bands), itertools.combinations(range(num_texts), 2)):
+        same = (values[i, band * rows : (band + 1) * rows] == values[j, band * rows : (band + 1) * rows]).all()
+        assert (hashes[i, band] == hashes[j, band]) == same
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 6), max_size=60), st.integers(2, 8), st.integers(1, 2), st.integers(1, 4))
+def test_bucket_pairs(buckets, full, num_first, num_previous):
+    order = sorted(range(len(buckets)), key=lambda member: (buckets[member], member % 3, member))
+    members = np.array(order, np.int64)
+    hashes = np.array([buckets[member] for member in order], np.uint64)
+    expected = set()
+    for bucket in set(buckets):
+        group = [member for member in order if buckets[member] == bucket]
+        for place, member in enumerate(group):
+            if len(group) <= full:
+                others = group[:place]
+            else:
+                others = group[max(0, place - num_previous) : place] + sorted(group)[:num_first]
+            expected |= {tuple(sorted((member, other))) for other in others}
+    pairs = minhash_kernels.bucket_pairs(hashes, members, full, num_first, num_previous).tolist()
+    assert {divmod(pair, 2**32) for pair in pairs} == expected
+    assert len(pairs) <= len(buckets) * max(full / 2, num_first + num_previous)
+
+
+def mutated(text, rate, rng):
+    """Words replaced, removed and repeated at a rate: an edit touches up to five shingles."""
+    pieces = re.split(r"(\w+)", text)
+    for at in range(1, len(pieces), 2):
+        if rng.random() < rate:
+            pieces[at] = rng.choice([f"edit{rng.randrange(10**6)}", "", f"{pieces[at]} {pieces[at]}"])
+    return "".join(pieces)
+
+
+@pytest.fixture(scope="module")
+def edited_sources():
+    rng = random.Random(7)
+    paths = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+    texts = []
+    for path in rng.sample(paths, 50):
+        text = path.read_bytes()[:12_000].decode("utf-8", "ignore")
+        texts += [
+            text,
+            text.replace("    ", "\t"),
+            *(mutated(text, rate, rng) for rate in (0.01, 0.02, 0.04, 0.06, 0.1)),
+        ]
+    return contents([*texts, "", " \n", "one two", "One, two", "one two three"])
+
+
+def test_pairs_equal_exact_jaccard(edited_sources, tmp_path, capsys):
+    expected = exact_pairs(edited_sources, CONFIG)
+    found = pairs_of(near_duplicates.verified_pairs(write_parts(tmp_path, edited_sources, 3), CONFIG, 42))
+    recall = len(found) / len(expected)
+    bands = {
+        low: [pair in found for pair, j in expected.items() if low <= j < low + 0.1] for low in (0.7, 0.8, 0.9)
+    }
+    with capsys.disabled():
+        print(f"\n{len(expected)} pairs, recall {recall:.4f},", {k: f"{np.mean(v):.3f}" for k, v in bands.items()})
+    assert len(expected) > 300
+    assert all(len(hits) > 30 for hits in bands.values())
+    assert found.items() <= expected.items()  # none that is not, and every similarity exact
+    assert recall >= 0.99
+    assert np.mean(bands[0.7]) >= 0.97
+
+
+def test_partitions_their_order_and_the_type_of_the_seed_change_nothing(edited_sources, tmp_path):
+    few = edited_sources.slice(0, 150)
+    whole = near_duplicates.verified_pairs(write_parts(tmp_path, few, 1), CONFIG, 42)
+    assert whole.num_rows > 20
+    assert whole.schema == schema.NEAR_DUPLICATE_PAIRS
+    order = [(row["content_a"], row["content_b"]) for row in whole.to_pylist()]
+    assert order == sorted(set(order))
+    assert all(a < b for a, b in order)
+
+    parts = write_parts(tmp_path, few, 4)
+    tables = []
+    for part in reversed(parts):
+        tables.append(part.with_name(f"signatures-{part.name}"))
+        pq.write_table(near_duplicates.signatures_of(part, CONFIG, np.int64(42)), tables[-1], row_group_size=7)
+    shuffled = [parts[number] for number in (2, 0, 3, 1)]
+    seen = []
+    split = near_duplicates.pairs_from(
+        tables, shuffled, CONFIG, 42, lambda done, total: seen.append((done, total)), scratch=tmp_path
+    )
+    assert split == whole
+    assert seen == [(step, len(seen)) for step in range(1, len(seen) + 1)]
+    assert not list(tmp_path.glob("near-duplicates-*"))
+
+
+def test_another_seed_changes_the_signatures_and_not_the_pairs(edited_sources, tmp_path):
+    parts = write_parts(tmp_path, edited_sources.slice(0, 100), 1)
+    config = NearDuplicates(threshold=0.85)
+    assert near_duplicates.signatures_of(parts[0], config, 1) != near_duplicates.signatures_of(parts[0], config, 2)
+    one, two = (near_duplicates.verified_pairs(parts, config, seed) for seed in (1, 2))
+    assert one == two
+    assert one.num_rows
+
+
+def test_short_texts_compare_by_all_their_words(tmp_path):
+    texts = ["", "()", "{}", "a", "A;", "b", "a b", "a, b", "b a", "a b c d", "A B C-D", "a b c d e"]
+    table = contents(texts)
+    found = pairs_of(near_duplicates.verified_pairs(write_parts(tmp_path, table, 2), CONFIG, 42))
+    names = dict(zip(table["content_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    assert {frozenset(names[side] for side in pair) for pair in found} == {
+        frozenset(pair) for pair in (("a", "A;"), ("a b", "a, b"), ("a b c d", "A B C-D"))
+    }
+    assert set(found.values()) == {1.0}
+
+
+def test_contents_without_text_are_left_out(tmp_path):
+    table = pa.concat_tables([contents(["same words in both of them"]), contents(["same words in both of them!"])])
+    other = pa.table({name: table[name] for name in table.column_names if name != "text"})
+    other = other.append_column(schema.CONTENTS.field("text"), pa.nulls(2, pa.large_string()))
+    part = tmp_path / "part.parquet"
+    pq.write_table(other, part)
+    assert near_duplicates.signatures_of(part, CONFIG, 1).num_rows == 0
+    assert near_duplicates.verified_pairs([part], CONFIG, 1) == schema.NEAR_DUPLICATE_PAIRS.empty_table()
+    assert near_duplicates.verified_pairs([], CONFIG, 1) == schema.NEAR_DUPLICATE_PAIRS.empty_table()
+
+
+def test_a_thousand_copies_cost_a_bounded_number_of_pairs_and_stay_one_component(tmp_path):
+    num_copies = 1_500
+    table = contents([f"the same six words in all{'!' * number}" for number in range(num_copies)])
+    pairs = near_duplicates.verified_pairs(write_parts(tmp_path, table, 2), CONFIG, 42)
+    assert pairs.num_rows <= num_copies * (near_duplicates.FIRST + near_duplicates.PREVIOUS)
+    dropped = set(table["content_id"].to_pylist()[: near_duplicates.FIRST])
+    left = [pair for pair in pairs_of(pairs) if not dropped & set(pair)]
+    columns = (pa.chunked_array([[pair[side] for pair in left]]) for side in (0, 1))
+    assert len(set(connected_components(*columns)["component"].to_pylist())) == 1
+
+
+def test_a_pair_exactly_at_the_threshold_is_kept(tmp_path):
+    words = [f"w{number}" for number in range(10)]
+    table = contents([" ".join(words), " ".join(words[:7])])
+    config = NearDuplicates(shingle_words=1, threshold=0.7)
+    assert list(pairs_of(near_duplicates.verified_pairs(write_parts(tmp_path, table, 1), config, 3)).values()) == [
+        0.7
+    ]
+    above = NearDuplicates(shingle_words=1, threshold=0.7001)
+    assert near_duplicates.verified_pairs(write_parts(tmp_path, table, 1), above, 3).num_rows == 0
+
+
+def test_tables_that_do_not_belong_together_are_refused(tmp_path):
+    table = contents(["one two three four five six", "one two three four five six!", "another one"])
+    part, *_ = write_parts(tmp_path, table, 1)
+    signed = tmp_path / "signed.parquet"
+    pq.write_table(near_duplicates.signatures_of(part, CONFIG, 1), signed)
+    with pytest.raises(ValueError, match="signed twice"):
+        near_duplicates.pairs_from([signed, signed], [part], CONFIG, 1)
+    with pytest.raises(ValueError, match="no text for"):
+        near_duplicates.pairs_from([signed], [], CONFIG, 1)
+    with pytest.raises(ValueError, match="not of 300 permutations"):
+        near_duplicates.pairs_from([signed], [part], NearDuplicates(num_permutations=300), 1)
+
+
+def test_a_full_disk_is_told_before_anything_is_mapped(tmp_path, monkeypatch):
+    part, *_ = write_parts(tmp_path, contents(["one two", "one, two"]), 1)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(MachineError, match="disk is full"):
+        near_duplicates.verified_pairs([part], CONFIG, 1, scratch=tmp_path)
+    assert not list(tmp_path.glob("near-duplicates-*"))
+
+
+def test_signing_can_be_sent_to_a_worker():
+    job = functools.partial(near_duplicates.signatures_of, config=CONFIG, seed=1)
+    assert pickle.loads(pickle.dumps(job)).func is near_duplicates.signatures_of
