@@ -87,8 +87,8 @@ class Loader:
         """
         if batch_size < 1 or world_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
             raise InputError(
-                f"a batch of {batch_size} rows cannot be shared by rank {rank} of {world_size}: batch_size must be "
-                "a multiple of the number of ranks, and the rank below it"
+                f"a batch of {batch_size} rows cannot be shared by rank {rank} of {world_size}: batch_size must "
+                "be a multiple of the number of ranks, and the rank below it"
             )
         self.shards = Shards(folder, verify=verify)
         self._config = config
@@ -137,7 +137,9 @@ class Loader:
         """
         streams = self._open_streams(split, min(num, self.shards.num_documents(split)), fim=False)
         rows = []
-        for number in range(num if streams else 0):
+        for number in range(num):
+            if all(stream.cursor.epoch for stream in streams):
+                break
             row = self._read_row(streams[number % len(streams)])
             once = row.loss_mask & (row.epochs[1:] == 0)
             if once.any():
