@@ -1,5 +1,6 @@
 """The recipe names every fault with its place and the nearest valid key."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,15 @@ def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
 def test_the_shipped_recipes_are_valid(place: Path) -> None:
     if not place.name.endswith(".sources.toml"):
         recipe.load(place)
+
+
+def test_the_resolved_recipe_reads_back_equal() -> None:
+    got = recipe.parse(
+        {
+            **MINIMAL,
+            "model": {"preset": "tiny"},
+            "release": {"contact": 'a "quoted" \\ name\x7f\n'},
+            "corpus": {"limits": {"file_bytes": 5}},
+        }
+    )
+    assert recipe.parse(tomllib.loads(recipe.to_toml(got))) == got

@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 a check failed (`verify`, `doctor`) or an unforeseen error
 target, options); 3 the machine refuses (full disk, no network, absent tool); 130 interrupted.
 """
 
+import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -13,12 +15,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from starsmith import __version__, plan, recipe
+from starsmith import __version__, doctor, plan, recipe
 from starsmith.corpus.engine import Progress as Report
-from starsmith.errors import StarsmithError
+from starsmith.corpus.store import Result
+from starsmith.errors import InputError, StarsmithError
+from starsmith.inspection import diff, explain
+from starsmith.policies.decisions import Policy, evaluate
+from starsmith.steps import data, learning
 
 app = typer.Typer(
+    name="starsmith",
     help="From source archives to an evaluated, released code model, with a paper trail for every file.",
     no_args_is_help=True,
     add_completion=False,
@@ -49,10 +57,14 @@ def main() -> None:
         sys.exit(130)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    out.print(__version__, highlight=False)
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    """From source archives to an evaluated, released code model, with a paper trail for every file."""
+    if version:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
 
 
 @app.command("plan")
@@ -90,9 +102,130 @@ def run(recipe_file: RecipeFile, to: UpTo = None) -> None:
         out.print(f"{len(pending)} steps to run, {reused} reused", highlight=False)
         with Bars() as bars:
             plan.execute(planned, bars)
-    report = plan.folder(chosen) / "report.html"
+    report = chosen.run.view / "report.html"
     if to is None or to == "report":
         out.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+@app.command("explain")
+def explain_(
+    target: Annotated[str, typer.Argument(help="A path, repository:/path, a repository, a SWHID or a hash.")],
+    run_folder: RunFolder = QUICKSTART,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a file or repository is in or out: every rule, with value and threshold."""
+    tables = data.corpus_tables(plan.results(run_folder))
+    policy = Policy.from_recipe(plan.recipe_of(run_folder))
+    explained = explain.explain(tables, target, functools.partial(evaluate, tables, policy))
+    if as_json:
+        _print_json(explained.to_dict())
+    else:
+        out.print(explain.render(explained))
+
+
+@app.command("diff")
+def diff_(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A run's folder, or FOLDER@N for its Nth run.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare what two runs keep: added, removed and changed files, by cause."""
+    difference = diff.diff(*(data.corpus_tables(plan.results(side)) for side in (old, new)))
+    if as_json:
+        _print_json(difference.to_dict())
+    else:
+        out.print(diff.render(difference))
+
+
+@app.command("lineage")
+def lineage_(
+    run_folder: RunFolder = QUICKSTART,
+    step: Annotated[int | None, typer.Option("--step", help="What this training step saw.")] = None,
+    swhid: Annotated[str | None, typer.Option("--swhid", help="Which steps saw this content or document.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the documents, SWHIDs and licences of a training step, or the steps that saw a SWHID."""
+    from starsmith.training import lineage
+
+    if (step is None) == (swhid is None):
+        raise InputError("lineage needs one of --step N and --swhid SWHID")
+    trained = _step(run_folder, "training").folder
+    rows = (
+        lineage.lineage(trained, step) if step is not None else lineage.steps_of(trained, str(swhid))
+    ).to_pylist()
+    for row in rows:
+        for name in ("content_id", "released_id"):
+            if row.get(name):
+                row[name] = f"swh:1:cnt:{row[name]}"
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    shown = [name for name in (rows[0] if rows else ()) if name not in ("document_id", "released_id", "rows")]
+    for name in shown:
+        table.add_column(name, no_wrap=name == "content_id", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name])) for name in shown))
+    out.print(table if rows else f"no step saw {swhid}")
+
+
+@app.command("verify")
+def verify_(run_folder: RunFolder = QUICKSTART) -> None:
+    """Compare every byte of a run's results with the manifests."""
+    results = plan.results(run_folder)
+    faults = [fault for result in results.values() for fault in result.faults()]
+    for fault in faults:
+        out.print(f"damaged: {fault}", markup=False, highlight=False, soft_wrap=True)
+    if faults:
+        out.print("remove the folders named above and run the recipe again: only these steps are made anew")
+        raise typer.Exit(1)
+    files = sum(len(result.manifest["files"]) for result in results.values())
+    out.print(f"{len(results)} results, {files:,} files: all as committed", highlight=False)
+
+
+@app.command("complete")
+def complete_(
+    prompt: Annotated[str, typer.Argument(help="The beginning of some code.")],
+    run_folder: RunFolder = QUICKSTART,
+    model: Annotated[Path | None, typer.Option("--model", help="A Hugging Face folder instead of a run.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+) -> None:
+    """Complete a prompt with a trained model."""
+    from starsmith.evaluation import backends
+
+    folder = model or _step(run_folder, "export").folder / learning.MODEL
+    text = backends.complete(folder, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    out.print(prompt + text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("doctor")
+def doctor_(as_json: AsJson = False) -> None:
+    """Show what this machine can do: cores, memory, disk, accelerator, sandbox levels."""
+    found = doctor.examine()
+    if as_json:
+        _print_json([dataclasses.asdict(finding) for finding in found])
+    else:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for finding in found:
+            table.add_row("ok" if finding.good else "--", finding.name, Text(finding.detail))
+        out.print(table)
+    if not all(finding.good for finding in found if finding.needed):
+        raise typer.Exit(1)
+
+
+def _step(run_folder: Path, name: str) -> Result:
+    results = plan.results(run_folder)
+    if name not in results:
+        raise InputError(f"{run_folder} has no {name} yet; run its recipe without --to")
+    return results[name]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 class Bars:

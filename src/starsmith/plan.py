@@ -11,6 +11,7 @@ can be compared.
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,11 +80,6 @@ class Quiet:
         return None
 
 
-def folder(recipe: recipes.Recipe) -> Path:
-    """The run's view for people."""
-    return recipe.run.folder / recipe.run.name
-
-
 def store(recipe: recipes.Recipe) -> Store:
     return Store(recipe.run.folder / "store")
 
@@ -98,14 +94,18 @@ def make(recipe: recipes.Recipe, *, to: str | None = None) -> Plan:
     Raises:
         InputError: `to` is no step.
     """
-    steps = [*data.steps(recipe), *learning.steps(recipe), *publishing.steps(recipe)]
+    targets = data.targets_of(recipe)
+    sources = [
+        {"label": target.label, "origin": target.origin, "fingerprint": target.fingerprint} for target in targets
+    ]
+    steps = [*data.steps(recipe, targets), *learning.steps(recipe), *publishing.steps(recipe, sources)]
     names = [step.name for step in steps]
     if to is not None:
         if to not in names:
             outside = sorted({name.partition("/")[0] if name.startswith("ingest/") else name for name in names})
             raise InputError(f"no step {to!r}; the steps are {', '.join(outside)}")
         steps = _needed(steps, to)
-    history = _last_run(folder(recipe))
+    history = _last_run(recipe.run.view)
     kept = store(recipe)
     keys: dict[str, str] = {}
     planned = []
@@ -123,7 +123,7 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
     kept = store(plan.recipe)
     workers = plan.recipe.run.workers or _cores()
     results: dict[str, Result] = {}
-    timings = _timings(folder(plan.recipe))
+    timings = _timings(plan.recipe.run.view)
     with kept.locked():
         for batch in _batches(plan.steps):
             first = batch[0]
@@ -138,7 +138,7 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
                         map_parallel(_run_job, jobs, workers=workers, progress=progress)
                 timing = Timing(seconds=time.monotonic() - started, peak_memory_bytes=peak.bytes)
                 timings[first.step.group or first.step.name] = timing
-                _write_timings(folder(plan.recipe), timings)
+                _write_timings(plan.recipe.run.view, timings)
                 watcher.finish(first, timing)
             for planned in batch:
                 results[planned.step.name] = kept.get(planned.step.name, planned.key)
@@ -276,7 +276,7 @@ def _last_run(view: Path) -> dict[str, Any]:
 
 def _write_view(plan: Plan, results: Mapping[str, Result]) -> None:
     """Notes the run in its history (unless it equals the last one) and refreshes the links for people."""
-    view = folder(plan.recipe)
+    view = plan.recipe.run.view
     note = {
         "recipe": plan.recipe.model_dump(mode="json"),
         "steps": {
@@ -288,7 +288,7 @@ def _write_view(plan: Plan, results: Mapping[str, Result]) -> None:
     history = sorted((view / "history").glob("*.json"))
     if not history or history[-1].read_bytes() != data_:
         write_atomically(view / "history" / f"{len(history) + 1:04d}.json", data_)
-    write_atomically(view / "recipe.json", json.dumps(note["recipe"], indent=1, ensure_ascii=False).encode())
+    write_atomically(view / "recipe.toml", recipes.to_toml(plan.recipe).encode())
     links = {"dataset": ("release", "dataset"), "model": ("release", "model"), "evaluation": ("evaluation", ".")}
     for link, (name, inside) in links.items():
         if name in results:
@@ -317,6 +317,4 @@ def _write_timings(view: Path, timings: Mapping[str, Timing]) -> None:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0))

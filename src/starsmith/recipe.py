@@ -9,7 +9,9 @@ Relative paths in a recipe are relative to the current directory, as on the comm
 """
 
 import difflib
+import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -39,6 +41,11 @@ class Run(Section):
     """Processes; 0 takes the number of cores. Never changes a result."""
     seed: int = 42
     """The root of all keyed randomness."""
+
+    @property
+    def view(self) -> Path:
+        """The run's results as people look at them."""
+        return self.folder / self.name
 
 
 class Limits(Section):
@@ -394,3 +401,31 @@ def _source_class(type_name: str) -> type[Section] | None:
             found: type[Section] = member
             return found
     return None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as a file that `load` reads back to an equal one, every default written out."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    return "\n".join(_toml_lines(values, "")) + "\n"
+
+
+def _toml_lines(table: dict[str, Any], name: str) -> Iterator[str]:
+    inner: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        place = f"{name}.{key}" if name else key
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            inner.append((place, value))
+        else:
+            yield f"{key} = {_toml_value(value)}"
+    for place, value in inner:
+        for entry in value if isinstance(value, list) else [value]:
+            yield ""
+            yield f"[[{place}]]" if isinstance(value, list) else f"[{place}]"
+            yield from _toml_lines(entry, place)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
+    # JSON's strings, numbers and booleans are TOML's, but for DEL, which JSON leaves as it is
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

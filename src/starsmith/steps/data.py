@@ -1,8 +1,7 @@
 """From sources to documents: ingest, contents, signals, policies, documents."""
 
 import functools
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from starsmith import documents, policies, signals, sources
+from starsmith import sources
 from starsmith.corpus import query, schema
 from starsmith.corpus.arrivals import Target
 from starsmith.corpus.contents import Tabulator
 from starsmith.corpus.engine import map_parallel
 from starsmith.corpus.license_paths import is_license_like
-from starsmith.corpus.store import Result, write_parquet
+from starsmith.corpus.store import Result, canonical_digest, write_parquet
 from starsmith.documents import repositories
 from starsmith.errors import InputError
 from starsmith.policies import decisions, licenses, redaction
-from starsmith.recipe import Limits, Recipe
+from starsmith.policies.decisions import Policy
+from starsmith.recipe import Limits, NearDuplicates, Recipe
 from starsmith.signals import contamination, language, license_texts, near_duplicates, pii, text_statistics
 from starsmith.steps.step import Context, Facts, Step, tables_of
 
@@ -35,9 +35,13 @@ SIGNALS = (
 _CHUNK_BYTES = 64 * 1024**2
 
 
-def steps(recipe: Recipe) -> list[Step]:
-    """The data side of the road, in order."""
-    targets = _targets(recipe)
+def steps(recipe: Recipe, targets: Sequence[Target]) -> list[Step]:
+    """The data side of the road, in order.
+
+    Args:
+        recipe: the recipe.
+        targets: what its sources would read, from `targets_of`.
+    """
     ingest = [_ingest_step(recipe, target) for target in targets]
     return [
         *ingest,
@@ -68,7 +72,7 @@ def steps(recipe: Recipe) -> list[Step]:
     ]
 
 
-def corpus_tables(results: dict[str, Result]) -> dict[str, list[Path]]:
+def corpus_tables(results: Mapping[str, Result]) -> dict[str, list[Path]]:
     """Every table of the data side that policies and inspection query, missing ones empty."""
     names = ("contents", *SIGNALS, "policies/licenses", "policies/decisions", "documents")
     tables = tables_of({name: results[name] for name in names if name in results})
@@ -78,8 +82,13 @@ def corpus_tables(results: dict[str, Result]) -> dict[str, list[Path]]:
 # ---- ingest
 
 
-def _targets(recipe: Recipe) -> list[Target]:
-    """What all sources of the recipe would read; a label that stands twice is a fault of the recipe."""
+def targets_of(recipe: Recipe) -> list[Target]:
+    """What all sources of the recipe would read, with fingerprints.
+
+    Raises:
+        InputError: a target stands twice in the recipe, or a source's table is wrong.
+        MachineError: a registry or repository cannot be reached.
+    """
     targets: dict[str, Target] = {}
     for spec in recipe.sources:
         for target in sources.resolve(spec, cache=recipe.run.cache, limits=recipe.corpus.limits):
@@ -316,9 +325,7 @@ def _measure_language(job: _Partition) -> None:
 
 
 def _find_contamination(needles: pa.Table, context: Context) -> Facts:
-    facts = _measure_contents(
-        "contamination", functools.partial(contamination.measure, needles=needles), context
-    )
+    facts = _measure_contents("contamination", functools.partial(contamination.measure, needles=needles), context)
     return {**facts, "num_needles": needles.num_rows, "benchmarks": pc.unique(needles["benchmark"]).to_pylist()}
 
 
@@ -345,8 +352,7 @@ def _scan_licenses(recipe: Recipe, context: Context) -> Facts:
         progress=context.progress,
     )
     context.draft.write("license_texts", 0, scanned)
-    counts = pc.value_counts(scanned["status"]).to_pylist()
-    return {"num_texts": scanned.num_rows, "status": {row["values"]: row["counts"] for row in counts}}
+    return {"num_texts": scanned.num_rows, "status": _counts(scanned["status"])}
 
 
 def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
@@ -364,7 +370,7 @@ def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
     return {"num_pairs": pairs.num_rows}
 
 
-def _sign_partition(config: object, seed: int, job: _Partition) -> None:
+def _sign_partition(config: NearDuplicates, seed: int, job: _Partition) -> None:
     if not job.place.is_file():
         write_parquet(job.place, near_duplicates.signatures_of(job.contents[0], config, seed))
 
@@ -381,7 +387,7 @@ def _num_rows(jobs: list[_Partition]) -> int:
 
 
 def _policy_steps(recipe: Recipe) -> list[Step]:
-    opt_out = recipe.opt_out.file
+    policy = Policy.from_recipe(recipe)
     return [
         Step(
             name="policies/licenses",
@@ -390,31 +396,68 @@ def _policy_steps(recipe: Recipe) -> list[Step]:
             about="each file's licences and their evidence",
             reads="columns",
             inputs=("contents", "signals/license_texts"),
-            params={"licenses": recipe.licenses.model_dump(mode="json", include={"keep"})},
+            params={
+                "deadline_seconds": recipe.licenses.deadline_seconds,
+                "max_text_bytes": recipe.licenses.max_text_bytes,
+            },
         ),
         Step(
             name="policies/decisions",
             version=decisions.VERSION,
-            run=functools.partial(_decide, recipe),
+            run=functools.partial(_decide, policy),
             about="the ledger: what is dropped and edited, and why",
             reads="columns",
             inputs=("contents", *SIGNALS, "policies/licenses"),
             params={
                 "languages": recipe.languages.model_dump(mode="json"),
-                "licenses": recipe.licenses.model_dump(mode="json", include={"keep"}),
+                "licenses": {"keep": list(recipe.licenses.keep)},
                 "filters": recipe.filters.model_dump(mode="json"),
                 "near_duplicates": recipe.near_duplicates.model_dump(
-                    mode="json", include={"enabled", "per_language"}
+                    mode="json", include={"enabled", "per_language", "threshold"}
                 ),
                 "pii": recipe.pii.model_dump(mode="json"),
-                "opt_out": None if opt_out is None else hashlib.sha256(_read_opt_out(opt_out)).hexdigest(),
+                "policy": canonical_digest(policy.parameters()),
             },
         ),
     ]
 
 
-def _read_opt_out(place: Path) -> bytes:
-    try:
-        return place.read_bytes()
-    except OSError as error:
-        raise InputError(f"opt_out.file {place} cannot be read: {error.strerror}") from None
+def _decide_licenses(recipe: Recipe, context: Context) -> Facts:
+    decided = licenses.file_licenses(context.tables(), recipe.licenses, threads=context.workers)
+    context.draft.write("file_licenses", 0, decided)
+    return {"license_types": _counts(decided["license_type"])}
+
+
+def _decide(policy: Policy, context: Context) -> Facts:
+    tables = corpus_tables(context.inputs)
+    decided = decisions.decide(tables, policy, threads=context.workers)
+    context.draft.write("decisions", 0, decided.decisions)
+    context.draft.write("kept", 0, decided.kept)
+    return {
+        "num_decisions": decided.decisions.num_rows,
+        "num_kept": decided.kept.num_rows,
+        "bytes_kept": pc.sum(decided.kept["length_bytes"]).as_py() or 0,
+    }
+
+
+def _build_documents(recipe: Recipe, context: Context) -> Facts:
+    context.draft.clear()
+    kinds = recipe.pii.kinds
+
+    def redact(text: str, findings: list[repositories.Finding], content_id: str) -> tuple[str, int]:
+        return redaction.redact(text, findings, kinds, content_id)
+
+    num_documents = num_files = 0
+    tables = corpus_tables(context.inputs)
+    built = repositories.build(tables, recipe.documents, seed=recipe.run.seed, redact=redact)
+    for part, table in enumerate(built):
+        context.draft.write("documents", part, table)
+        num_documents += table.num_rows
+        num_files += pc.sum(pc.list_value_length(table["files"])).as_py() or 0
+        context.progress(num_documents, num_documents)
+    return {"num_documents": num_documents, "num_files": num_files}
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    found = {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
+    return {str(name): found[name] for name in sorted(found)}

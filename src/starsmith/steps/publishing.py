@@ -1,0 +1,205 @@
+"""What leaves the house: the release (dataset, SWHIDs, model, cards) and the report page."""
+
+import dataclasses
+import functools
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starsmith import __version__
+from starsmith.corpus.store import Result, disk_errors, write_atomically
+from starsmith.inspection.composition import Composition, compose
+from starsmith.inspection.funnel import Funnel, funnel
+from starsmith.inspection.report import ReportInputs, render_report
+from starsmith.policies.decisions import Policy, rules_table
+from starsmith.recipe import Recipe, to_toml
+from starsmith.release.data_card import DataCardInputs, render_data_card
+from starsmith.release.dataset import write_dataset
+from starsmith.release.model_card import ModelCardInputs, license_text, render_model_card
+from starsmith.release.swhids import write_swhids
+from starsmith.steps.data import SIGNALS, corpus_tables
+from starsmith.steps.learning import MODEL
+from starsmith.steps.step import Context, Facts, Step
+
+DATASET = "dataset"
+_DATA = ("contents", *SIGNALS, "policies/licenses", "policies/decisions", "documents")
+_LEARNT = ("tokenizer", "tokens", "training", "export", "evaluation")
+
+
+def steps(recipe: Recipe, sources: list[dict[str, str]]) -> list[Step]:
+    """The last steps of the road.
+
+    Args:
+        recipe: the recipe.
+        sources: `label`, `origin` and `fingerprint` of everything that was read.
+    """
+    published = _Published(recipe, sources)
+    told = {
+        "recipe": {"release": recipe.release.model_dump(mode="json"), "name": recipe.run.name},
+        "starsmith": __version__,
+    }
+    return [
+        Step(
+            name="release",
+            version=1,
+            run=published.release,
+            about="dataset, SWHIDs, model, cards",
+            reads="text",
+            inputs=(*_DATA, *_LEARNT),
+            params=told,
+        ),
+        Step(
+            name="report",
+            version=1,
+            run=published.report,
+            about="one page that shows it all",
+            reads="results",
+            inputs=(*_DATA, *_LEARNT, "release"),
+            params=told,
+            logs=("report.html",),
+        ),
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Published:
+    """What both steps tell, from one recipe."""
+
+    recipe: Recipe
+    sources: list[dict[str, str]]
+
+    @functools.cached_property
+    def policy(self) -> Policy:
+        return Policy.from_recipe(self.recipe)
+
+    def release(self, context: Context) -> Facts:
+        """Writes `dataset/` and `model/`, each with its card."""
+        context.draft.clear()
+        tables = corpus_tables(context.inputs)
+        dataset_folder, model_folder = context.draft.folder / DATASET, context.draft.folder / MODEL
+        context.progress(0, 4)
+        dataset = write_dataset(tables, dataset_folder, self.recipe.release)
+        context.progress(1, 4)
+        swhids = write_swhids(tables, dataset_folder)
+        context.progress(2, 4)
+        card = render_data_card(self._data_card(context, dataset, swhids))
+        write_atomically(dataset_folder / "README.md", card.encode())
+        context.progress(3, 4)
+        with disk_errors(model_folder):
+            shutil.copytree(context.inputs["export"].folder / MODEL, model_folder)
+        card = render_model_card(self._model_card(context, dataset))
+        write_atomically(model_folder / "README.md", card.encode())
+        text = license_text()
+        if text is not None:
+            write_atomically(model_folder / "LICENSE", text.encode())
+        context.progress(4, 4)
+        return {"dataset": dataset, "swhids": swhids}
+
+    def report(self, context: Context) -> Facts:
+        """Writes `report.html`."""
+        tables = corpus_tables(context.inputs)
+        inputs = context.inputs
+        released = inputs["release"].facts
+        page = render_report(
+            ReportInputs(
+                run_name=self.recipe.run.name,
+                starsmith_version=__version__,
+                recipe_toml=to_toml(self.recipe),
+                sources=self.sources,
+                policy=rules_table(self.policy).to_pylist(),
+                funnel=funnel(tables, seed=self.recipe.run.seed),
+                composition=compose(tables, seed=self.recipe.run.seed),
+                benchmarks_searched=_searched(inputs),
+                tokenizer=inputs["tokenizer"].facts,
+                tokens=_token_facts(inputs["tokens"]),
+                model=_model_facts(inputs["export"]),
+                metrics=_metrics(inputs["training"]),
+                evaluation=_evaluation(inputs["evaluation"]),
+                release=released["dataset"],
+                timings=_timings(self.recipe.run.view),
+            )
+        )
+        context.draft.write_file("report.html", page.encode())
+        return {"bytes": len(page)}
+
+    def _data_card(
+        self, context: Context, dataset: Mapping[str, Any], swhids: Mapping[str, Any]
+    ) -> DataCardInputs:
+        tables = corpus_tables(context.inputs)
+        counted: Funnel = funnel(tables, seed=self.recipe.run.seed)
+        composed: Composition = compose(tables, seed=self.recipe.run.seed)
+        return DataCardInputs(
+            config=self.recipe.release,
+            dataset=dataset,
+            swhids=swhids,
+            funnel=dataclasses.asdict(counted),
+            pii=[dataclasses.asdict(kind) for kind in composed.pii],
+            redacted_kinds=self.recipe.pii.kinds,
+            contamination=[dataclasses.asdict(found) for found in composed.contamination],
+            benchmarks_searched=_searched(context.inputs),
+            num_opt_out_targets=None if self.policy.opt_out is None else len(self.policy.opt_out),
+            sources=self.sources,
+            policy=rules_table(self.policy).to_pylist(),
+            recipe_toml=_portable_toml(self.recipe),
+            starsmith_version=__version__,
+        )
+
+    def _model_card(self, context: Context, dataset: Mapping[str, Any]) -> ModelCardInputs:
+        exported = context.inputs["export"].facts
+        return ModelCardInputs(
+            config=self.recipe.release,
+            model=exported["config"],
+            num_parameters=exported["num_parameters"],
+            training=self.recipe.training.model_dump(mode="json"),
+            metrics=_metrics(context.inputs["training"]),
+            tokenizer=context.inputs["tokenizer"].facts,
+            evaluation=_evaluation(context.inputs["evaluation"]),
+            dataset=dataset,
+            recipe_toml=_portable_toml(self.recipe),
+            starsmith_version=__version__,
+        )
+
+
+def _searched(inputs: Mapping[str, Result]) -> list[str]:
+    return list(inputs["signals/contamination"].facts["benchmarks"])
+
+
+def _metrics(training: Result) -> list[dict[str, Any]]:
+    lines = (training.folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _evaluation(evaluation: Result) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((evaluation.folder / "results.json").read_text())
+    return results
+
+
+def _token_facts(tokens: Result) -> dict[str, Any]:
+    facts = tokens.facts
+    splits = facts["splits"]
+    return {
+        "vocab_size": facts["vocab_size"],
+        **{f"{split} {name}": count for split, counts in splits.items() for name, count in counts.items()},
+    }
+
+
+def _model_facts(exported: Result) -> dict[str, Any]:
+    facts = exported.facts
+    return {**facts["config"], "num_parameters": facts["num_parameters"]}
+
+
+def _timings(view: Path) -> list[dict[str, Any]]:
+    try:
+        noted = json.loads((view / "timings.json").read_text())
+    except FileNotFoundError:
+        return []
+    return [{"step": name, "reused": False, **timing} for name, timing in noted.items()]
+
+
+def _portable_toml(recipe: Recipe) -> str:
+    """The recipe as a card may show it: equal for every machine, worker count and folder."""
+    defaults = type(recipe.run).model_fields
+    run = recipe.run.model_copy(update={name: defaults[name].default for name in ("folder", "cache", "workers")})
+    return to_toml(recipe.model_copy(update={"run": run}))
