@@ -275,15 +275,14 @@ def _places(connection: duckdb.DuckDBPyConnection, file_ids: str, limit: int) ->
     """Places of the files that a query names, kept ones first."""
     rows = connection.execute(
         f"""
-        SELECT file_id, repo_name, path, origin,
-            CASE WHEN file_id IN (SELECT file_id FROM kept) THEN 'kept'
-                 ELSE 'dropped by ' || coalesce(first_rule, 'no rule') END AS fate
-        FROM files LEFT JOIN (
-            SELECT file_id, arg_min(rule, "order") AS first_rule FROM decisions
-            WHERE action = 'drop' GROUP BY file_id
-        ) USING (file_id)
-        WHERE file_id IN ({file_ids})
-        ORDER BY fate <> 'kept', repo_name, path, file_id LIMIT {limit:d}
+        SELECT f.file_id, f.repo_name, f.path, f.origin,
+            CASE WHEN k.file_id IS NOT NULL THEN 'kept'
+                 ELSE 'dropped by ' || coalesce(d.rule, 'no rule') END AS fate
+        FROM files f LEFT JOIN (SELECT file_id FROM kept) k USING (file_id) LEFT JOIN (
+            SELECT file_id, arg_min(rule, "order") AS rule FROM decisions WHERE action = 'drop' GROUP BY file_id
+        ) d USING (file_id)
+        WHERE f.file_id IN ({file_ids})
+        ORDER BY fate <> 'kept', f.repo_name, f.path, f.file_id LIMIT {limit:d}
         """
     ).fetchall()
     names = ("file_id", "repo_name", "path", "origin", "fate")
