@@ -49,7 +49,7 @@ TIME = datetime.datetime(2024, 5, 17, 12, 30, tzinfo=datetime.UTC)
 def build(folder: Path, *, num_files: int = 240, seed: int = 7) -> dict[str, list[Path]]:
     """Writes the Parquet parts of a corpus and returns its tables."""
     tables = rows(num_files=num_files, seed=seed)
-    return {name: _write(folder, name, tables[name]) for name in query.SCHEMAS if name in tables}
+    return {name: write(folder, name, tables[name]) for name in query.SCHEMAS if name in tables}
 
 
 def rows(*, num_files: int = 240, seed: int = 7) -> dict[str, list[dict[str, Any]]]:
@@ -243,7 +243,8 @@ def _decision(file: Mapping[str, Any], rule: str, action: str) -> dict[str, Any]
     }
 
 
-def _write(folder: Path, name: str, table: Sequence[Mapping[str, Any]]) -> list[Path]:
+def write(folder: Path, name: str, table: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """One Parquet part of a table."""
     place = folder / name / "part-00000.parquet"
     place.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(table), schema=query.SCHEMAS[name]), place)

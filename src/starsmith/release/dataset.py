@@ -131,6 +131,9 @@ def write_dataset(
                 tally = _Tally(_folders(connection))
                 _write_rows(connection, folder / "data", config.include_text, shard_bytes, tally)
                 num_notices = _write_notices(connection, folder / "notices")
+        except BaseException:
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            raise
         finally:
             shutil.rmtree(spill, ignore_errors=True)
     return {

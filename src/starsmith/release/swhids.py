@@ -5,8 +5,9 @@ the content as it was found, then `origin`, `visit`, `anchor` and `path` in the 
 same rows stand in a Parquet file for those who join rather than read.
 
 `origin` must be a URI, so a folder on somebody's disk has none, and neither does its location leave the
-machine. `;` and `%` are percent-encoded in `origin` and `path` as the specification asks; so are white space at
-an edge and control characters, because a name may hold a line break and the list is read by lines.
+machine. `;` and `%` are percent-encoded in `origin` and `path` as the specification asks; so are white
+space, which ends an identifier in running text, and characters that do not print, because a name may hold a line
+break and the list is read by lines.
 """
 
 import gzip
@@ -68,12 +69,11 @@ def _is_uri(origin: str) -> bool:
 
 
 def _escape(value: str) -> str:
-    edges = (0, len(value) - 1)
     return "".join(
         "".join(f"%{byte:02X}" for byte in char.encode())
-        if char in ";%" or (char.isspace() and (char != " " or index in edges)) or not (char.isprintable())
+        if char in ";%" or char.isspace() or not char.isprintable()
         else char
-        for index, char in enumerate(value)
+        for char in value
     )
 
 
