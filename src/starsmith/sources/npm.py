@@ -12,6 +12,7 @@ called (`package/` in most tarballs).
 
 import base64
 import binascii
+import datetime
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -64,13 +65,7 @@ def find(text: str, *, index: str | None = None, patience: Patience | None = Non
     if version is None:
         raise InputError(f"{text!r} has no version; write `{name}==VERSION`, or give a `lock` that has it")
     where = registry_of(index, name)
-    document, _ = registry.get_json(
-        f"{where.url}/{name.replace('/', '%2f')}/{version}",
-        accept="application/json",
-        subject=f"package {name} {version}",
-        registry=where,
-        patience=patience,
-    )
+    document = _document(f"{where.url}/{name.replace('/', '%2f')}/{version}", f"{name} {version}", where, patience)
     dist = document.get("dist") if isinstance(document, dict) else None
     digest = _digest(dist) if isinstance(dist, dict) else None
     if digest is None or not isinstance(dist, dict) or not isinstance(dist.get("tarball"), str):
@@ -136,29 +131,29 @@ def lock(
                 version=file.version,
                 filename=file.filename,
                 digest=digest,
-                upload_time=packages.parse_time(_publication_time(file, patience)),
+                upload_time=_publication_time(file, patience),
                 index=index,
             )
         )
     return packages.extend_lock(path, found)
 
 
-def _publication_time(file: PackageFile, patience: Patience | None) -> str:
-    """Only the document of all versions has it."""
+def _publication_time(file: PackageFile, patience: Patience | None) -> datetime.datetime | None:
+    """Only the document of all versions has it, and some mirrors leave it out."""
     where = registry_of(file.index, file.name)
-    document, _ = registry.get_json(
-        f"{where.url}/{file.name.replace('/', '%2f')}",
-        accept="application/json",
-        subject=f"package {file.name}",
-        registry=where,
-        patience=patience,
-    )
+    document = _document(f"{where.url}/{file.name.replace('/', '%2f')}", file.name, where, patience)
     try:
-        return str(document["time"][file.version])
-    except (TypeError, KeyError):
-        raise MachineError(
-            f"the {where.kind} at {where.url} has no publication time for {file.subject}; {where.remedy}"
-        ) from None
+        return packages.parse_time(document["time"][file.version])
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _document(url: str, package: str, where: Registry, patience: Patience | None) -> Any:
+    subject = f"package {package}"
+    document = registry.get_document(
+        url, accept="application/json", subject=subject, registry=where, patience=patience
+    )
+    return registry.as_json(document, subject=subject, registry=where)
 
 
 def _digest(dist: Mapping[str, Any]) -> Digest | None:

@@ -1,8 +1,8 @@
 """Source distributions from a Python package index, by name and version.
 
-The index is asked through the simple API in JSON (PEP 691, with PEP 700's upload times), which mirrors and
-private indexes offer too. Of a version's files the source distribution is taken, `.tar.gz` before others;
-wheels are builds and are not source.
+The index is asked through the simple API, in JSON where it offers it (PEP 691, with PEP 700's upload times)
+and otherwise in HTML (PEP 503), as many mirrors do; HTML knows no upload times. Of a version's files the
+source distribution is taken, `.tar.gz` before others; wheels are builds and are not source.
 
 The index is the recipe's `index`, else what pip is configured with: PIP_INDEX_URL, then `index-url` in pip's
 configuration files, then pip's own default, read from pip itself so that it stays the user's choice of
@@ -18,18 +18,20 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
 from starsmith.corpus.arrivals import Arrival, Target
 from starsmith.errors import InputError, MachineError
 from starsmith.recipe import Limits, PackageSource
 from starsmith.sources import packages, registry
 from starsmith.sources.packages import PackageFile, canonical_name
-from starsmith.sources.registry import Digest, Patience, Registry
+from starsmith.sources.registry import Digest, Document, Patience, Registry
+from starsmith.sources.urls import without_credentials
 
-ACCEPT = "application/vnd.pypi.simple.v1+json"
+ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 """Of source distributions, best first."""
 
@@ -72,14 +74,11 @@ def find(text: str, *, index: str | None = None, patience: Patience | None = Non
     if version is None:
         raise InputError(f"{text!r} has no version; write `{name}==VERSION`, or give a `lock` that has it")
     where = index_of(index)
-    document, base = registry.get_json(
-        f"{where.url}/{name}/",
-        accept=ACCEPT,
-        subject=f"package {name}",
-        registry=where,
-        patience=patience,
+    subject = f"package {name}"
+    document = registry.get_document(
+        f"{where.url}/{name}/", accept=ACCEPT, subject=subject, registry=where, patience=patience
     )
-    files = _files(document, name, where)
+    files = _files(document, subject, where)
     sources = [(_rank(f["filename"]), f) for f in files if _is_source_of(f["filename"], name, version)]
     if not sources:
         raise InputError(_nothing_found(files, name, version))
@@ -92,7 +91,7 @@ def find(text: str, *, index: str | None = None, patience: Patience | None = Non
         filename=chosen["filename"],
         digest=Digest("sha256", chosen["hashes"]["sha256"].lower()),
         upload_time=packages.parse_time(upload_time) if upload_time else None,
-        url=urljoin(base, chosen["url"]),
+        url=urljoin(document.url, chosen["url"]),
         index=index,
     )
 
@@ -147,22 +146,43 @@ def lock(
 # --- the index's answer
 
 
-def _files(document: Any, name: str, where: Registry) -> list[dict[str, Any]]:
-    """The files that can be used: with a name, a URL and a sha256."""
-    if not isinstance(document, dict) or not isinstance(document.get("files"), list):
+def _files(document: Document, subject: str, where: Registry) -> list[dict[str, Any]]:
+    """The files that can be used, those with a name, a URL and a sha256, in the form of PEP 691."""
+    if document.media_type.endswith("html"):
+        page = _Links()
+        page.feed(document.body.decode("utf-8", "replace"))
+        page.close()
+        return page.files
+    answer = registry.as_json(document, subject=subject, registry=where)
+    if not isinstance(answer, dict) or not isinstance(answer.get("files"), list):
         raise MachineError(
-            f"the {where.kind} at {where.url} does not speak the simple API in JSON (PEP 691) for {name}; "
-            f"{where.remedy}"
+            f"the {where.kind} at {without_credentials(where.url)} does not speak the simple API "
+            f"(PEP 691 or PEP 503) for {subject}; {where.remedy}"
         )
     return [
         file
-        for file in document["files"]
+        for file in answer["files"]
         if isinstance(file, dict)
         and isinstance(file.get("filename"), str)
         and isinstance(file.get("url"), str)
         and isinstance(file.get("hashes"), dict)
         and re.fullmatch(r"[0-9A-Fa-f]{64}", str(file["hashes"].get("sha256")))
     ]
+
+
+class _Links(HTMLParser):
+    """The anchors of PEP 503: a file's URL with its digest as the fragment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[dict[str, Any]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        url, _, fragment = (dict(attrs).get("href") or "").partition("#")
+        digest = re.fullmatch(r"sha256=([0-9A-Fa-f]{64})", fragment)
+        filename = unquote(urlsplit(url).path.rpartition("/")[2])
+        if tag == "a" and filename and digest:
+            self.files.append({"filename": filename, "url": url, "hashes": {"sha256": digest[1]}})
 
 
 def _stem(filename: str) -> str:

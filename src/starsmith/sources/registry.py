@@ -81,36 +81,53 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
-def get_json(
+@dataclass(frozen=True, slots=True)
+class Document:
+    body: bytes
+    media_type: str
+    """Lower case, without parameters."""
+    url: str
+    """Where it came from, after redirects."""
+
+
+def get_document(
     url: str, *, accept: str, subject: str, registry: Registry, patience: Patience | None = None
-) -> tuple[Any, str]:
-    """A JSON document and the URL that it came from (after redirects).
+) -> Document:
+    """A document of a registry's interface; never cached.
 
     Args:
         url: the address.
         accept: the Accept header.
-        subject: what is asked for, as in "the package six"; stands in messages.
+        subject: what is asked for, as in "package six"; stands in messages.
         registry: whose document it is.
         patience: `PATIENCE` unless given.
 
     Raises:
         InputError: the registry says that there is no such thing.
-        MachineError: it does not answer, refuses, or answers with something else than JSON.
+        MachineError: it does not answer or refuses.
     """
 
-    def consume(response: httpx.Response, deadline: float) -> tuple[Any, str]:
+    def consume(response: httpx.Response, deadline: float) -> Document:
         pieces = _bounded(response.iter_bytes(_PIECE_BYTES), DOCUMENT_BYTES, deadline, subject)
-        body = b"".join(pieces)
-        try:
-            return json.loads(body), str(response.url)
-        except ValueError:
-            kind = response.headers.get("content-type", "no content type")
-            raise MachineError(
-                f"the {registry.kind} at {without_credentials(registry.url)} answered with {kind} instead of "
-                f"JSON for {subject}; {registry.remedy}"
-            ) from None
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return Document(b"".join(pieces), media_type, str(response.url))
 
     return _request(url, {"Accept": accept}, consume, subject, registry, patience or PATIENCE)
+
+
+def as_json(document: Document, *, subject: str, registry: Registry) -> Any:
+    """The document's JSON.
+
+    Raises:
+        MachineError: it is something else; often a proxy's or a portal's page.
+    """
+    try:
+        return json.loads(document.body)
+    except ValueError:
+        raise MachineError(
+            f"the {registry.kind} at {without_credentials(registry.url)} answered with "
+            f"{document.media_type or 'an unnamed type'} instead of JSON for {subject}; {registry.remedy}"
+        ) from None
 
 
 def fetch(
