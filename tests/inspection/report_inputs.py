@@ -65,6 +65,15 @@ def inputs(tables: dict[str, list[Path]]) -> ReportInputs:
         },
         metrics=metrics,
         evaluation=evaluation(),
+        release={
+            "name": "starsmith-corpus",
+            "num_files": 1234,
+            "num_repositories": 12,
+            "released_bytes": 3_400_000,
+            "include_text": True,
+            "verified": {"released_id": 1234, "content_id": 1230, "content_id_not_reencodable": 4},
+            "languages": [{"config": "C#", "files": 31, "released_bytes": 70_900, "redacted_files": 2}],
+        },
         timings=[
             {"step": step, "seconds": seconds, "reused": reused, "peak_memory_bytes": memory}
             for step, seconds, reused, memory in (
@@ -81,36 +90,35 @@ def inputs(tables: dict[str, list[Path]]) -> ReportInputs:
 def evaluation() -> dict[str, Any]:
     """The shape of results.json."""
     return {
+        "model": "0" * 40,
+        "seed": 42,
+        "sandbox": {"level": "landlock", "python": "3.11.2", "refused": {"bubblewrap": ["no user namespaces"]}},
         "benchmarks": {
             "humaneval": {
-                "metrics": {"pass@1": {"value": 0.0061, "low": 0.0, "high": 0.0337, "n": 164}},
+                "version": "1", "num_available_problems": 164, "num_problems": 164, "num_counted_problems": 163,
+                "estimates": {"pass@1": {"value": 0.0061, "low": 0.0, "high": 0.0337, "n": 163}},
                 "labels": {"pass": 1, "wrong": 96, "compile": 41, "runtime": 24, "timeout": 2, "sandbox_error": 0},
-                "samples": [
-                    {
-                        "problem": "HumanEval/0",
-                        "prompt": "def add(a, b):\n",
-                        "completion": "    return a + b\n",
-                        "label": "pass",
-                    },
-                    {
-                        "problem": "HumanEval/1",
-                        "prompt": "def f():\n",
-                        "completion": HOSTILE_CODE,
-                        "label": "wrong",
-                    },
+                "finish_reasons": {"length": 60, "stop": 104}, "num_cut_contexts": 3,
+                "excluded": {"HumanEval/9": "the reference solution fails here"},
+                "preflight": {
+                    "num_references": 164, "num_references_passed": 163, "num_empty_answers": 164,
+                    "num_empty_answers_failed": 164, "limits": [],
+                },
+                "examples": [
+                    {"problem": "HumanEval/0", "prompt": "def add(a, b):\n", "suffix": None, "expected": None,
+                     "completion": "    return a + b\n", "label": "pass", "detail": ""},
+                    {"problem": "HumanEval/1", "prompt": "def f():\n", "suffix": "g()\n", "expected": HOSTILE_CODE,
+                     "completion": HOSTILE_CODE, "label": "wrong", "detail": "<i>NameError</i>"},
                 ],
-                "notes": ["greedy, one sample a problem"],
             },
             "bits_per_byte": {
-                "metrics": {"bits_per_byte": {"value": 2.113, "low": 2.051, "high": 2.181, "n": 87}},
-                "labels": {"measured": 87},
-                "samples": [],
-                "notes": [],
+                "version": "1", "num_available_problems": 90, "num_problems": 87, "num_counted_problems": 87,
+                "estimates": {"bits_per_byte": {"value": 2.113, "low": 2.051, "high": 2.181, "n": 87}},
+                "labels": {"measured": 87}, "finish_reasons": {"measured": 87}, "num_cut_contexts": 0,
+                "excluded": {}, "preflight": None, "examples": [],
             },
         },
-        "sandbox": {"level": "bubblewrap"},
-        "references": {"humaneval": {"passed": 164, "of": 164}},
-    }
+    }  # fmt: skip
 
 
 def _metric(step: int, draw: random.Random) -> dict[str, Any]:

@@ -105,10 +105,18 @@ def test_hostile_code_and_paths_stay_text(text, page):
 
 def test_hostile_names_everywhere(inputs):
     hostile = "<b>\"'&$x$</b>]]>--><!--"
-    sample = {"problem": hostile, "prompt": hostile, "completion": hostile, "label": hostile}
+    sample = {
+        "problem": hostile,
+        "suffix": hostile,
+        "expected": hostile,
+        "detail": hostile,
+        "prompt": hostile,
+        "completion": hostile,
+        "label": hostile,
+    }
     benchmark = {
-        "metrics": {hostile: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}},
-        "labels": {hostile: 2, "pass": 1}, "samples": [sample], "notes": [hostile],
+        "estimates": {hostile: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3}},
+        "labels": {hostile: 2, "pass": 1}, "examples": [sample], "excluded": {hostile: hostile},
     }  # fmt: skip
     share = dataclasses.replace(inputs.composition.languages[0], name=hostile)
     rule = dataclasses.replace(inputs.funnel.rules[0], name=hostile)
@@ -122,7 +130,10 @@ def test_hostile_names_everywhere(inputs):
                 sources=[{"label": hostile, "origin": hostile, "fingerprint": hostile}],
                 composition=dataclasses.replace(inputs.composition, languages=(share,), licenses=(share,)),
                 funnel=dataclasses.replace(inputs.funnel, rules=(rule, *inputs.funnel.rules[1:])),
-                evaluation={"benchmarks": {hostile: benchmark}, "sandbox": {hostile: hostile}},
+                evaluation={
+                    "benchmarks": {hostile: benchmark},
+                    "sandbox": {"level": hostile, "refused": {hostile: [hostile]}},
+                },
                 timings=[{"step": hostile, "seconds": 1.0, "reused": False}],
                 tokenizer={hostile: hostile},
             )
@@ -142,7 +153,9 @@ def test_every_plot_has_a_name_a_description_and_a_table(page, text):
 
 def test_numbers_of_the_inputs_are_on_the_page(inputs, text):
     assert f"{inputs.funnel.arrived.files:,} files arrived" in text
-    assert "9,876,543" in text and "3.35 M" in text and "bubblewrap" in text
+    assert "9,876,543" in text and "3.35 M" in text and "landlock" in text
+    assert "163 of 164 reference solutions passed" in text and "no user namespaces" in text
+    assert "1,234 files of 12 repositories, 3.4 MB of text" in text
     assert "0.0337" in text, "the interval of a near-zero score"
     assert "1 min 11 s" in text or "1 min 12 s" in text
 

@@ -152,8 +152,8 @@ def test_hostile_names_stay_text_in_both_cards(release, model_inputs):
     rule = {"rule": HOSTILE, "title": HOSTILE, "threshold": HOSTILE, "enabled": True}
     config = recipe.Release(dataset_name=HOSTILE, model_name=HOSTILE, contact=HOSTILE)
     benchmark = {
-        "metrics": {HOSTILE: {"value": 0.0, "low": 0.0, "high": 0.1, "n": 3}},
-        "notes": [HOSTILE],
+        "estimates": {HOSTILE: {"value": 0.0, "low": 0.0, "high": 0.1, "n": 3}},
+        "excluded": {HOSTILE: HOSTILE},
         "labels": {},
     }
     data_card = render_data_card(
@@ -184,8 +184,13 @@ def test_hostile_names_stay_text_in_both_cards(release, model_inputs):
 def test_the_model_card_states_scores_as_they_are(model_inputs):
     card = render_model_card(model_inputs)
     assert card == render_model_card(model_inputs)
-    assert "| humaneval | pass@1 | 0.0061 | 0 to 0.0337 | 164 |" in card
-    assert "level bubblewrap" in card and "compile 41" in card and "sandbox error 0" in card
+    assert "| humaneval | pass@1 | 0.0061 | 0 to 0.0337 | 163 |" in card
+    assert (
+        "level landlock" in card
+        and "compile 41" in card
+        and "sandbox error 0" in card
+        and "only 87 of 90 problems" in card
+    )
     assert "| validation loss, step 2 | 8.7500 |" in card and "| loss of a uniform guess | 9.0109 |" in card
     assert "do not rely on what it writes" in card
     results = _header(card)["model-index"][0]["results"]

@@ -57,8 +57,9 @@ class ReportInputs:
     """One for each training step: `step`, `loss`, `learning_rate`, `tokens`, `tokens_per_second`, and at times
     `validation_loss`."""
     evaluation: Mapping[str, Any] | None = None
-    """`benchmarks` by name, each with `metrics` (`value`, `low`, `high`, `n`), `labels`, `samples`, `notes`;
-    `sandbox`; `references`."""
+    """What evaluation wrote as `results.json`: `sandbox` (with its `level`, or None), and `benchmarks` by name,
+    each with `estimates` (`value`, `low`, `high`, `n`), `labels`, `examples`, `num_problems`,
+    `num_available_problems`, `num_counted_problems`, `excluded`, `finish_reasons` and `preflight`."""
     release: Mapping[str, Any] | None = None
     """What `write_dataset` returned."""
     timings: Sequence[Mapping[str, Any]] = ()
@@ -191,7 +192,7 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
         )
         tiles.append(_Tile(label="training loss", value=f"{last['loss']:.3f}", note=note))
     for name, benchmark in ((inputs.evaluation or {}).get("benchmarks") or {}).items():
-        for metric, estimate in list(benchmark["metrics"].items())[:1]:
+        for metric, estimate in list(benchmark["estimates"].items())[:1]:
             note = f"{metric}, {format_number(estimate['low'])} to {format_number(estimate['high'])}"
             tiles.append(_Tile(label=name.replace("_", " "), value=format_number(estimate["value"]), note=note))
     return tiles
@@ -208,12 +209,14 @@ def _samples(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """A few completions, of every label first and then in the order given, cut where they are very long."""
     chosen: list[Mapping[str, Any]] = []
     for name, benchmark in ((evaluation or {}).get("benchmarks") or {}).items():
-        samples = list(benchmark.get("samples") or ())
+        samples = list(benchmark.get("examples") or ())
         seen: set[Any] = set()
         firsts = [s for s in samples if s.get("label") not in seen and not seen.add(s.get("label"))]  # type: ignore[func-returns-value]
         rest = [sample for sample in samples if not any(sample is first for first in firsts)]
         for sample in (firsts + rest)[:MAX_SAMPLES]:
-            texts = {key: _cut(str(sample.get(key) or "")) for key in ("prompt", "completion")}
+            texts = {
+                key: _cut(str(sample.get(key) or "")) for key in ("prompt", "completion", "suffix", "expected")
+            }
             chosen.append({**sample, **texts, "benchmark": name})
     return chosen
 

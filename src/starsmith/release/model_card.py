@@ -37,7 +37,8 @@ class ModelCardInputs:
     tokenizer: Mapping[str, Any] | None = None
     """Facts about the tokenizer, by name."""
     evaluation: Mapping[str, Any] | None = None
-    """`benchmarks` by name, each with `metrics` (`value`, `low`, `high`, `n`), `labels`, `notes`; `sandbox`."""
+    """What evaluation wrote as `results.json`: `sandbox` (with its `level`, or None), and `benchmarks` by name,
+    each with `estimates` (`value`, `low`, `high`, `n`), `labels`, `num_problems`, `num_available_problems`."""
     dataset: Mapping[str, Any] | None = None
     """What `dataset.write_dataset` returned, for the training data's size."""
     license: str = DEFAULT_LICENSE

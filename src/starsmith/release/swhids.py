@@ -1,8 +1,8 @@
 """The SWHID list: which contents a release is made of, in identifiers that anyone can resolve and verify.
 
-One line for each released file, a qualified SWHID (SWHID specification 1.2, section 5): the core identifier of
-the content as it was found, then `origin`, `visit`, `anchor` and `path` in the order of the specification. The
-same rows stand in a Parquet file for those who join rather than read.
+One line for each released file, a qualified SWHID (ISO/IEC 18670): the core identifier of the content as it was
+found, then `origin`, `visit`, `anchor` and `path` in the order of the specification. The same rows stand in a
+Parquet file for those who join rather than read.
 
 `origin` must be a URI, so a folder on somebody's disk has none, and neither does its location leave the
 machine. `;` and `%` are percent-encoded in `origin` and `path` as the specification asks; so are white
