@@ -192,7 +192,7 @@ def registry_of(index: str | None, name: str) -> Registry:
     """
     scope = name.partition("/")[0] if name.startswith("@") else None
     url = index or _configured(scope) or _default_registry()
-    remedy = "To use another registry set `index` in the recipe's source or npm_config_registry"
+    remedy = "to use another registry set `index` in the recipe's source or npm_config_registry"
     return Registry("npm registry", url.rstrip("/"), remedy)
 
 

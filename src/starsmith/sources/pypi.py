@@ -244,7 +244,7 @@ def index_of(index: str | None) -> Registry:
         InputError: the address is not http(s).
         MachineError: nothing names an index.
     """
-    remedy = "To use another index set `index` in the recipe's source or PIP_INDEX_URL"
+    remedy = "to use another index set `index` in the recipe's source or PIP_INDEX_URL"
     url = index or os.environ.get("PIP_INDEX_URL") or _configured_index() or _default_index(remedy)
     return Registry("Python package index", url.rstrip("/"), remedy)
 
@@ -284,6 +284,6 @@ def _default_index(remedy: str) -> str:
         from pip._internal.models.index import PyPI
     except ImportError:
         raise MachineError(
-            f"pip is not installed here and nothing names a Python package index. {remedy}"
+            f"pip is not installed here and nothing names a Python package index; {remedy}"
         ) from None
     return str(PyPI.simple_url)

@@ -12,9 +12,11 @@ address is written here: `pypi` and `npm` ask what the user's own client is conf
 
 import contextlib
 import email.utils
+import functools
 import hashlib
 import json
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -279,7 +281,7 @@ def _request(
                 if damaged == 2:
                     raise MachineError(
                         f"{subject} from {shown} is refused: {error}. The file was changed at the registry or "
-                        f"on the way; if the change is meant, renew the lock. {registry.remedy}"
+                        f"on the way; if the change is meant, renew the lock; {registry.remedy}"
                     ) from None
             pause = max(asked, patience.first_pause_seconds * 2**attempt)
             pause = min(pause, patience.longest_pause_seconds)
@@ -295,7 +297,15 @@ def _request(
 def _client(patience: Patience) -> httpx.Client:
     timeout = httpx.Timeout(patience.silence_seconds, connect=patience.connect_seconds)
     agent = {"User-Agent": f"starsmith/{__version__}"}
-    return httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=5, headers=agent)
+    return httpx.Client(
+        timeout=timeout, follow_redirects=True, max_redirects=5, headers=agent, verify=_tls_context()
+    )
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """With SSL_CERT_FILE and SSL_CERT_DIR; made once, because reading the certificates takes a while."""
+    return httpx.create_ssl_context()
 
 
 def _attempt(
@@ -316,18 +326,18 @@ def _attempt(
             if status in (404, 410):
                 raise InputError(
                     f"the {registry.kind} at {without_credentials(registry.url)} has no {subject} "
-                    f"({shown} answered {status}); check the name and the version. {registry.remedy}"
+                    f"({shown} answered {status}); check the name and the version; {registry.remedy}"
                 )
             if status != 200:
                 raise MachineError(
                     f"the {registry.kind} at {without_credentials(registry.url)} refuses {subject} "
-                    f"({shown} answered {status}). {registry.remedy}"
+                    f"({shown} answered {status}); {registry.remedy}"
                 )
             if url.startswith("https:") and response.url.scheme != "https":
                 raise MachineError(f"{shown} leads from https to {response.url.scheme}; refused")
             return consume(response, deadline)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
-        raise MachineError(f"{shown} cannot be asked for {subject}: {error}. {registry.remedy}") from None
+        raise MachineError(f"{shown} cannot be asked for {subject}: {error}; {registry.remedy}") from None
     except httpx.HTTPError as error:
         raise _TransientError(str(error) or type(error).__name__) from None
 
