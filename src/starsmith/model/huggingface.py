@@ -58,7 +58,7 @@ def export(
             raise InputError(f"no tokenizer file at {file}")
         if file.name in ("config.json", "generation_config.json", INDEX) or file.suffix == ".safetensors":
             raise InputError(f"{file} cannot be a tokenizer file: the name is the model's own")
-    aside = folder.with_name(f".{folder.name}.tmp")
+    aside = folder.with_name(f"{folder.name}.partial")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
