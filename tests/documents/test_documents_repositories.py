@@ -95,7 +95,8 @@ def test_groups_by_root_and_sorts_by_path(make_tables: Callable[..., query.Table
     ]
     texts = {(f["path"], f["text"]) for d in documents for f in d["files"]}
     assert texts == {(path, text) for _, _, path, text in FILES}
-    assert len({d["document_id"] for d in documents}) == 3
+    roots = [("a/one", "d3"), ("b/two", "d1"), ("b/two", "d2")]
+    assert [d["document_id"] for d in documents] == [repositories.document_id(*root, 0) for root in roots]
 
 
 def test_versions_of_one_repository_share_a_split(make_tables: Callable[..., query.Tables]) -> None:
@@ -153,6 +154,8 @@ def test_large_repositories_are_cut_between_files(make_tables: Callable[..., que
     assert [f["path"] for d in documents for f in d["files"]] == [path for _, _, path, _ in files]
     expected = [hashlib.sha1(f"r\0d\0{part}".encode()).hexdigest() for part in range(5)]
     assert [d["document_id"] for d in documents] == expected
+    following = build(make_tables([*files, ("s", "d", "/0", "x")]), max_document_bytes=100)
+    assert following[-1]["document_id"] == hashlib.sha1(b"s\0d\x000").hexdigest()
 
 
 def test_buckets_tables_and_parts_change_nothing(

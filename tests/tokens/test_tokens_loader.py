@@ -257,6 +257,7 @@ def test_spans_tile_each_row_and_name_their_source(
                 document = by_id[span.document_id]
                 assert span.repo_name == document["repo_name"]
                 assert (span.kind == "special") == bool((ids < 34).any()) == bool((ids < 34).all())
+                assert END_OF_TEXT_ID not in ids[:-1]  # what follows an end is another document's
                 piece = tokenizer.decode(ids)
                 if span.kind in ("special", "repo_name"):
                     assert (span.file_id, span.content_id, span.released_id, span.path) == (None, None, None, "")
