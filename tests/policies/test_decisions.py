@@ -134,20 +134,21 @@ def _written(place: Path, decided: decisions.Decided) -> list[Path]:
     return [place]
 
 
-@pytest.mark.parametrize(
-    ("path", "extension"),
-    [
-        ("/a/b.PY", "py"),
-        ("/a.b/Makefile", None),
-        ("/a.tar.GZ", "gz"),
-        ("/.gitignore", "gitignore"),
-        ("/odd.", None),
-        ("/new\nline.rs", "rs"),
-    ],
-)
-def test_extension(corpus: SmallCorpus, path: str, extension: str | None) -> None:
-    corpus.add(path)
-    assert decisions.decide(corpus.tables(), Policy()).kept["extension"].to_pylist() == [extension]
+EXTENSIONS = {
+    "/a/b.PY": "py",
+    "/a.b/Makefile": None,
+    "/a.tar.GZ": "gz",
+    "/.gitignore": "gitignore",
+    "/odd.": None,
+    "/new\nline.rs": "rs",
+}
+
+
+def test_extension(corpus: SmallCorpus) -> None:
+    for path in EXTENSIONS:
+        corpus.add(path)
+    kept = decisions.decide(corpus.tables(), Policy()).kept.to_pylist()
+    assert {row["path"]: row["extension"] for row in kept} == EXTENSIONS
 
 
 def test_kept_has_everything_a_release_needs(corpus: SmallCorpus) -> None:

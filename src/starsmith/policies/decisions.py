@@ -217,8 +217,8 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, policy: Policy) -> None
             continue
         candidates = f"candidates_for_{rule.relation}"
         connection.execute(
-            f"CREATE TEMP TABLE {candidates} AS "
-            "SELECT * FROM facts ANTI JOIN (SELECT file_id FROM ledger WHERE action = 'drop') USING (file_id)"
+            f"CREATE TEMP TABLE {candidates} AS SELECT {duplicates.CANDIDATE_COLUMNS} FROM facts "
+            "ANTI JOIN (SELECT file_id FROM ledger WHERE action = 'drop') USING (file_id)"
         )
         if rule.relation == "exact_copies":
             duplicates.create_exact_copies(connection, candidates)

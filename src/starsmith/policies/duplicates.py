@@ -32,6 +32,12 @@ SURVIVOR_ORDER = """
     content_id, file_id
 """
 
+CANDIDATE_COLUMNS = (
+    "file_id, content_id, repo_name, path, language, license_type, star_events_count, fork_events_count, "
+    "revision_date, visit_date"
+)
+"""What these rules ask of a candidate: the columns of `facts` that are worth copying."""
+
 _SURVIVOR = "'survivor ' || survivor_id || ' is ' || survivor_place"
 """How evidence names the file that stays: its file_id first, so that a reader can follow it."""
 
@@ -71,8 +77,8 @@ def near_rule(config: recipe.NearDuplicates) -> Rule:
 
 
 def create_exact_copies(connection: duckdb.DuckDBPyConnection, candidates: str) -> None:
-    """The table `exact_copies`: every file of `candidates` (rows of `facts`) whose content stands more than
-    once among them, with its place in the order of survivors."""
+    """The table `exact_copies`: every file of `candidates` (`CANDIDATE_COLUMNS` of `facts`) whose content stands
+    more than once among them, with its place in the order of survivors."""
     connection.execute(
         f"""
         CREATE TEMP TABLE exact_copies AS
@@ -94,7 +100,7 @@ def create_near_copies(
 
     Args:
         connection: with `near_duplicate_pairs`.
-        candidates: rows of `facts`, one per content.
+        candidates: `CANDIDATE_COLUMNS` of `facts`, one row per content.
         config: `threshold` and `per_language`.
     """
     same_language = "AND a.language IS NOT DISTINCT FROM b.language" if config.per_language else ""
