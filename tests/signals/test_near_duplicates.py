@@ -307,6 +307,37 @@ def test_a_thousand_copies_cost_a_bounded_number_of_pairs_and_stay_one_component
     assert len(set(connected_components(*columns)["component"].to_pylist())) == 1
 
 
+def test_large_buckets_hide_no_pair(tmp_path, monkeypatch):
+    """Texts that share 7 of 10 words share many buckets; each has one true near-duplicate among 400."""
+    for limit, value in (("FULL_BUCKET", 4), ("FIRST", 1), ("PREVIOUS", 1)):
+        monkeypatch.setattr(near_duplicates, limit, value)
+    common = [f"licence{number}" for number in range(300)]
+    texts = []
+    for family in range(200):
+        words = common + [f"own{family}x{number}" for number in range(60)]
+        texts += [" ".join(words), " ".join([*words, "end"])]
+    table = contents(texts)
+    config = NearDuplicates(shingle_words=1, bands=10, rows=6, threshold=0.9)
+    forward, backward = tmp_path / "forward.parquet", tmp_path / "backward.parquet"
+    pq.write_table(table, forward)
+    pq.write_table(table.take(list(range(table.num_rows - 1, -1, -1))), backward)
+    found = near_duplicates.verified_pairs([forward], config, 5)
+    assert found.num_rows >= 0.99 * 200
+    assert near_duplicates.verified_pairs([backward], config, 5) == found
+
+
+def test_large_buckets_do_not_depend_on_the_order_of_rows(tmp_path, monkeypatch):
+    for limit, value in (("FULL_BUCKET", 2), ("FIRST", 1), ("PREVIOUS", 1)):
+        monkeypatch.setattr(near_duplicates, limit, value)
+    common = " ".join(f"w{number}" for number in range(60))
+    table = contents([f"{common} own{number % 20} {'!' * number}" for number in range(80)])
+    parts = write_parts(tmp_path, table, 3)
+    config = NearDuplicates(bands=1, rows=3)
+    found = near_duplicates.verified_pairs(parts, config, 5)
+    assert 0 < found.num_rows < 80 * 79 // 2
+    assert near_duplicates.verified_pairs(parts[::-1], config, 5) == found
+
+
 def test_a_pair_exactly_at_the_threshold_is_kept(tmp_path):
     words = [f"w{number}" for number in range(10)]
     table = contents([" ".join(words), " ".join(words[:7])])

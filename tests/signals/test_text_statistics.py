@@ -173,6 +173,28 @@ def test_visible_text_equals_the_expression(pages):
         assert counted == text_definitions.visible_chars(page), page
 
 
+@pytest.mark.parametrize(
+    ("page", "visible"),
+    [
+        ('<a title = ">">x</a>', "x"),
+        ("<a title=\n'>'>x</a>", "x"),
+        ("<p don't>x", "x"),
+        ('<p a="unclosed>x', ""),
+        ("<!-- unclosed", ""),
+        ("a <!-- > --> b", "a  b"),
+        ("<script>x</scripted>y</script >z", "z"),
+        ("<scripted>x", "x"),
+        ("<STYLE/>hidden</style>", ""),
+        ("1 < 2 &lt; 3 & 4 &unended", "1 < 2 < 3 & 4 &unended"),
+        (" \n&#160;x ", "?x"),
+    ],
+)
+def test_visible_text_of_small_pages(page, visible):
+    data = np.frombuffer(page.encode(), np.uint8)
+    assert visible_text.visible_chars(data, 0, len(data), code_points.properties()) == len(visible)
+    assert text_definitions.visible_chars(page) == len(visible)
+
+
 class _Visible(html.parser.HTMLParser):
     """What BeautifulSoup over Python's parser would leave."""
 

@@ -15,9 +15,10 @@ As in the paper: lower-cased words, 5-grams, Jaccard 0.7, MinHash and banded LSH
 * **Every pair is found, not a tree of them.** A policy asks for components among the contents that other
   rules keep, perhaps of one language; a tree would fall apart with a content that is dropped. The price is
   bounded: a bucket of up to `FULL_BUCKET` contents gives all its pairs; in a larger one each content meets the
-  `FIRST` smallest and the `PREVIOUS` contents before it, in an order that puts contents which also agree in
-  the next band side by side. A group of more than `FULL_BUCKET` copies is so connected by 32 pairs a content
-  and stays connected unless the 16 smallest and 16 in a row are dropped together.
+  `FIRST` smallest and the `PREVIOUS` before it. A group of more than `FULL_BUCKET` copies is so connected by 32
+  pairs a content, and stays connected unless the 16 smallest and 16 in a row are dropped together. Texts that
+  differ leave a large bucket for a small one in the bands where a differing shingle is the minimum, so what
+  this loses is pairs within groups that share nearly everything, which stay connected.
 
 Languages are not looked at: they belong to files, and a policy may pair within them. Memory is flat: band
 hashes and sets of shingles lie in scratch files (336 bytes a content by default, and 8 bytes a shingle of the
@@ -267,9 +268,8 @@ def _unpack(column: pa.Array, table: Path, num_permutations: int) -> NDArray[np.
 
 def _candidates(bands: _Bands, advance: Callable[[], None]) -> _Candidates:
     found = np.zeros(0, np.uint64)
-    for band, hashes in enumerate(bands.hashes):
-        next_hashes = bands.hashes[(band + 1) % len(bands.hashes)]
-        order = np.lexsort((bands.codes, next_hashes, hashes))
+    for hashes in bands.hashes:
+        order = np.lexsort((bands.codes, hashes))
         pairs = minhash_kernels.bucket_pairs(hashes[order], bands.codes[order], FULL_BUCKET, FIRST, PREVIOUS)
         found = np.union1d(found, pairs)
         advance()
@@ -312,7 +312,7 @@ def _read_shingle_sets(
     if (numbers < 0).any():
         missing = wanted[int(np.argmin(numbers))]
         raise ValueError(f"no text for {missing}: the contents are not those that were signed")
-    shingles = np.asarray(np.memmap(place, np.uint64, "r")) if offsets[-1] else np.zeros(0, np.uint64)
+    shingles = np.asarray(np.memmap(place, np.uint64, "c")) if offsets[-1] else np.zeros(0, np.uint64)
     return _ShingleSets(codes, numbers, np.array(offsets), shingles)
 
 
