@@ -5,7 +5,10 @@ import logging
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -380,3 +383,35 @@ def test_the_caller_s_random_state_is_left_alone(tmp_path, make_loader, model_co
     np.random.seed(7)
     train(tmp_path, make_loader(), [], model_config, settings(steps=2), seed=1)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint(tmp_path, make_loader, model_config, settings):
+    """SIGKILL between the files of the second checkpoint: the first is used, nothing else is visible."""
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+torch.set_num_threads(1)
+from conftest import MODEL, FakeLoader
+from starsmith.recipe import Training
+from starsmith.training import checkpoint, loop
+plain, calls = checkpoint._sync, []
+def sync(place):
+    calls.append(place)
+    if "step-00000010" in str(place) and place.name == "optimizer.safetensors":
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(place)
+checkpoint._sync = sync
+loop.train(Path({str(tmp_path / "killed")!r}), FakeLoader(), [], MODEL,
+           Training.model_validate_json({settings().model_dump_json()!r}), seed=1)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    names = sorted(place.name for place in (tmp_path / "killed/checkpoints").iterdir())
+    assert names == ["step-00000005", "step-00000010.partial"]
+    loader = make_loader()
+    found = train(tmp_path / "killed", loader, [], model_config, settings(), seed=1)
+    assert len(loader.digests) == 7
+    expected = train(tmp_path / "whole", make_loader(), [], model_config, settings(), seed=1)
+    assert_same_run(found, expected, tmp_path / "killed", tmp_path / "whole")
