@@ -31,7 +31,7 @@ from starsmith.evaluation.contract import (
 from starsmith.evaluation.heldout import choose_files
 from starsmith.evaluation.statistics import bootstrap_ratio
 
-MAX_FILE_BYTES: Final = 16_384
+MAX_FILE_BYTES: Final = 8_192
 
 
 @dataclass(frozen=True, kw_only=True)

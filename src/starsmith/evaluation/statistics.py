@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from starsmith.errors import InputError
 from starsmith.evaluation.contract import Estimate
 
 Z_95 = 1.959963984540054
 NUM_RESAMPLES = 2_000
+_DRAWS_AT_ONCE = 200_000
 
 
 def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
@@ -61,9 +61,16 @@ def bootstrap_ratio(values: Sequence[float], weights: Sequence[float], *, seed: 
     weight = np.asarray(weights, dtype=np.float64)
     if len(value) == 0 or weight.sum() == 0:
         return Estimate(value=0.0, low=0.0, high=0.0, n=0)
-    draws = _resamples(len(value), seed)
-    totals = weight[draws].sum(axis=1)
-    ratios = value[draws].sum(axis=1)[totals > 0] / totals[totals > 0]
+    generator = np.random.Generator(np.random.PCG64(seed))
+    rows = max(1, _DRAWS_AT_ONCE // len(value))
+    totals = np.concatenate(
+        [
+            np.stack([value[draw].sum(axis=1), weight[draw].sum(axis=1)], axis=1)
+            for start in range(0, NUM_RESAMPLES, rows)
+            for draw in [generator.integers(0, len(value), size=(min(rows, NUM_RESAMPLES - start), len(value)))]
+        ]
+    )
+    ratios = totals[totals[:, 1] > 0, 0] / totals[totals[:, 1] > 0, 1]
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Estimate(value=float(value.sum() / weight.sum()), low=float(low), high=float(high), n=len(value))
 
@@ -78,8 +85,3 @@ def estimate_pass_at_k(counts: Sequence[tuple[int, int]], k: int, *, seed: int) 
         return wilson(sum(passed for _, passed in counts), len(counts))
     values = [pass_at_k(samples, passed, k) for samples, passed in counts]
     return bootstrap_ratio(values, [1.0] * len(values), seed=seed)
-
-
-def _resamples(num_items: int, seed: int) -> npt.NDArray[np.int64]:
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return generator.integers(0, num_items, size=(NUM_RESAMPLES, num_items))

@@ -23,6 +23,8 @@ from starsmith.evaluation.sandbox import bubblewrap, interpreter, landlock, priv
 
 _TICK_SECONDS: Final = 0.05
 _READ_BYTES: Final = 65_536
+_NEAR: Final = 0.9
+"""Of the CPU limit: the kernel counts in ticks, and kills a little before what it reports reaches the limit."""
 _FOREIGN_TASKS: Final = 256
 """Room for what the user may start beside a program; `_inspect` holds the program to its own limit."""
 
@@ -228,14 +230,14 @@ class Launcher:
         ended, detail = watched.ended, watched.detail
         status = os.waitstatus_to_exitcode(watched.wait_status) if watched.wait_status is not None else 0
         if ended == "exit":
-            if watched.dead_cpu_seconds >= limits.cpu_seconds and status != 0:
+            if watched.status_fd is not None and status > 128:
+                status = 128 - status  # bubblewrap hands a signal on as 128 + signal
+            if status < 0 and watched.dead_cpu_seconds >= _NEAR * limits.cpu_seconds:
                 ended, detail = "timeout", f"{limits.cpu_seconds:g} s of CPU time"
             elif fault := os.read(watched.setup_fd, 1000).decode(errors="replace"):
                 ended, detail = "sandbox_error", fault
             elif watched.status_fd is not None and b'"exit-code"' not in _read_all(watched.status_fd):
                 ended, detail = "sandbox_error", error.strip()[-500:] or f"bubblewrap ended with {status}"
-            elif watched.status_fd is not None and status > 128:
-                status = 128 - status  # bubblewrap hands a signal on as 128 + signal
         return RunResult(
             ended=ended,
             status=status,

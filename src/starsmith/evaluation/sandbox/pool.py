@@ -94,28 +94,40 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None
         self._pending = b""
+        self._lock = threading.Lock()
 
     def run(self, program: Program) -> RunResult:
         request = {"files": dict(program.files), "limits": asdict(program.limits)}
-        try:
-            process = self._running()
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            answer = self._read_line(time.monotonic() + program.limits.wall_seconds + _GRACE_SECONDS)
-        except OSError as error:
-            self.stop()
-            return RunResult(ended="sandbox_error", detail=f"launcher: {error}")
-        return RunResult(**answer)
+        with self._lock:
+            try:
+                process = self._running()
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                seconds = program.limits.wall_seconds + _GRACE_SECONDS
+                return RunResult(**self._read_answer(process, time.monotonic() + seconds))
+            except (OSError, ValueError) as error:  # ValueError: the pipe was closed by `stop`
+                self._clean()
+                return RunResult(ended="sandbox_error", detail=f"launcher: {error}")
 
     def stop(self) -> None:
+        """Ends the launcher and all below it, from any thread; what runs ends as a `sandbox_error`."""
+        process = self._process
+        if process is not None:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError, ValueError):
+                process.stdin.close()  # the launcher takes this for the end
+        with self._lock:
+            self._clean()
+
+    def _clean(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin is not None and process.stdout is not None
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 process.stdin.close()
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -126,7 +138,7 @@ class _Worker:
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
-            self.stop()
+            self._clean()
             self._scratch = Path(tempfile.mkdtemp(prefix="starsmith-sandbox-"))
             self._scratch.chmod(0o711)
             self._pending = b""
@@ -147,16 +159,16 @@ class _Worker:
             )
         return self._process
 
-    def _read_line(self, deadline: float) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdout is not None
-        fd = self._process.stdout.fileno()
+    def _read_answer(self, process: "subprocess.Popen[bytes]", deadline: float) -> dict[str, Any]:
+        assert process.stdout is not None
+        fd = process.stdout.fileno()
         while b"\n" not in self._pending:
             ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 raise TimeoutError("no answer")
             data = os.read(fd, 1 << 20)
             if not data:
-                raise ConnectionError(f"ended with status {self._process.wait()}")
+                raise ConnectionError(f"ended with status {process.wait()}")
             self._pending += data
         line, self._pending = self._pending.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)

@@ -1,0 +1,295 @@
+"""Every attack is made on every level that this machine has."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from starsmith.errors import MachineError
+from starsmith.evaluation.contract import Limits, Program, RunResult
+from starsmith.evaluation.sandbox import selftest
+from starsmith.evaluation.sandbox.pool import Sandbox
+
+SHORT = Limits(cpu_seconds=1.0, wall_seconds=8.0, disk_bytes=8 * 1024**2, file_bytes=4 * 1024**2)
+
+
+@pytest.fixture(scope="module", params=selftest.LEVELS)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    if reason := selftest.unavailable(request.param):
+        pytest.skip(f"{request.param}: {reason}")
+    if failures := selftest.attempt(request.param).failures:
+        pytest.skip(f"{request.param} does not work on this machine: {failures}")
+    with Sandbox(request.param, workers=2) as made:
+        yield made
+
+
+def run(sandbox: Sandbox, *sources: str, limits: Limits = SHORT) -> list[RunResult]:
+    return sandbox.run_programs([Program(files=(("main.py", source),), limits=limits) for source in sources])
+
+
+def limits(**changes: float) -> Limits:
+    return Limits(**(vars(SHORT) | changes))
+
+
+def processes_with(mark: str) -> list[str]:
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and mark in (process / "cmdline").read_text():
+                found.append(process.name)
+        except (OSError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def test_an_honest_program_runs_with_the_standard_library_alone(sandbox: Sandbox) -> None:
+    honest, crash, third_party = run(
+        sandbox,
+        "import sys, typing, collections, re, math\n"
+        "print(sorted(sys.stdin.read()), 'numpy' in sys.modules)\n"
+        "open('scratch', 'w').write('x'); print(open('scratch').read(), {'a', 'b', 'c'})",
+        "raise ValueError('no')",
+        "import pyarrow",
+    )
+    assert (honest.ended, honest.status, honest.stderr) == ("exit", 0, "")
+    assert honest.stdout.startswith("[] False\nx {")
+    assert crash.status == 1 and crash.stderr.endswith("ValueError: no\n")
+    assert '"/program/main.py"' in crash.stderr
+    assert "ModuleNotFoundError" in third_party.stderr
+
+
+def test_results_keep_the_order_and_do_not_depend_on_workers(sandbox: Sandbox) -> None:
+    sources = [f"print({n}, hash('text'), {{'x', 'y', 'z'}})" for n in range(6)]
+    several = [result.stdout for result in run(sandbox, *sources)]
+    assert [text.split()[0] for text in several] == [str(n) for n in range(6)]
+    programs = [Program(files=(("main.py", source),), limits=SHORT) for source in sources]
+    assert [result.stdout for result in sandbox.run_programs(programs, workers=1)] == several
+
+
+def test_it_is_nobody_without_privileges(sandbox: Sandbox) -> None:
+    source = (
+        "import os\nprint(os.getresuid(), os.getgroups(), sorted(os.environ), [f for f in range(64) if ok(f)])"
+    )
+    probe = "def ok(f):\n    import os\n    try: os.fstat(f); return True\n    except OSError: return False\n"
+    (result,) = run(sandbox, probe + source)
+    assert result.status == 0, result.stderr
+    if os.geteuid() == 0 or sandbox.level == "bubblewrap":
+        assert "(0," not in result.stdout and " 0," not in result.stdout.split(")")[0]
+    assert "[0, 1, 2]" in result.stdout, "no descriptor of ours reaches the program"
+    assert "USER" not in result.stdout
+
+
+def test_endless_loops_and_sleeps_time_out(sandbox: Sandbox) -> None:
+    loop, sleep, stubborn = run(
+        sandbox,
+        "while True: pass",
+        "import time\ntime.sleep(60)",
+        "import signal\nfor n in range(1, 64):\n"
+        "    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
+        "while True: pass",
+        limits=limits(wall_seconds=4.0),
+    )
+    assert [result.ended for result in (loop, sleep, stubborn)] == ["timeout"] * 3
+    assert "wall" in sleep.detail
+
+
+def test_a_fork_bomb_is_stopped_and_leaves_nothing(sandbox: Sandbox) -> None:
+    mark = f"bomb{time.monotonic_ns()}"
+    program = Program(
+        files=((f"{mark}.py", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n"),),
+        limits=limits(wall_seconds=2.0),
+    )
+    (result,) = sandbox.run_programs([program])
+    assert result.ended in ("processes", "timeout")
+    assert processes_with(mark) == []
+
+
+def test_daemons_die_with_the_program(sandbox: Sandbox) -> None:
+    mark = f"daemon{time.monotonic_ns()}"
+    source = (
+        "import os, signal, time\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        "        if os.fork() != 0: os._exit(0)\n"
+        "        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "        os.closerange(0, 3)\n"
+        "        time.sleep(300)\n"
+        "print('left')\n"
+    )
+    program = Program(files=((f"{mark}.py", source),), limits=SHORT)
+    (result,) = sandbox.run_programs([program])
+    assert (result.ended, result.stdout) == ("exit", "left\n")
+    assert processes_with(mark) == []
+
+
+def test_memory_is_limited_for_one_process_and_for_all(sandbox: Sandbox) -> None:
+    small = limits(memory_bytes=200 * 1024**2)
+    one, many = run(
+        sandbox,
+        "data = bytearray(300 << 20)",
+        "import os, time\n"
+        "for _ in range(4):\n"
+        "    if os.fork() == 0:\n"
+        "        data = bytearray(b'x') * (90 << 20)\n"
+        "        time.sleep(30)\n"
+        "time.sleep(30)\n",
+        limits=small,
+    )
+    assert one.status != 0 and "MemoryError" in one.stderr
+    assert many.ended == "oom"
+
+
+def test_the_disk_is_limited(sandbox: Sandbox) -> None:
+    fill = (
+        "import time\n"
+        "for n in range(100):\n"
+        "    with open(f'file{n}', 'wb') as file: file.write(bytes(1 << 20))\n"
+        "time.sleep(30)\n"
+    )
+    deleted = (
+        "import os, time\n"
+        "kept = []\n"
+        "for n in range(60):\n"
+        "    kept.append(open('file', 'wb', buffering=0)); kept[-1].write(bytes(1 << 20)); os.unlink('file')\n"
+        "time.sleep(30)\n"
+    )
+    large = "open('file', 'wb').write(bytes(6 << 20)); open('more', 'wb').write(bytes(6 << 20))"
+    results = run(sandbox, fill, deleted, large)
+    for result in results[:2]:
+        assert result.ended == "disk" or "No space left" in result.stderr, result
+    assert "File too large" in results[2].stderr
+
+
+def test_output_is_limited(sandbox: Sandbox) -> None:
+    (result,) = run(sandbox, "while True: print('x' * 1000)")
+    assert result.ended == "output"
+    assert len(result.stdout) <= SHORT.output_bytes + 65_536
+
+
+def test_nothing_outside_is_read_or_written(sandbox: Sandbox, tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o777)
+    (tmp_path / "secret").write_text("sesame")
+    (tmp_path / "secret").chmod(0o666)
+    attempts = {
+        "read": f"open({str(tmp_path / 'secret')!r}).read()",
+        "list": f"os.listdir({str(tmp_path)!r})",
+        "write": f"open({str(tmp_path / 'new')!r}, 'w')",
+        "append": f"open({str(tmp_path / 'secret')!r}, 'a').write('x')",
+        "truncate": f"os.truncate({str(tmp_path / 'secret')!r}, 0)",
+        "mode": f"os.chmod({str(tmp_path / 'secret')!r}, 0o600)",
+        "times": f"os.utime({str(tmp_path / 'secret')!r}, (0, 0))",
+        "remove": f"os.unlink({str(tmp_path / 'secret')!r})",
+        "link": f"os.symlink({str(tmp_path / 'secret')!r}, 'link') or open('link').read()",
+        "hard link": f"os.link({str(tmp_path / 'secret')!r}, 'hard') or open('hard').read()",
+        "root": f"open('/proc/self/root' + {str(tmp_path / 'secret')!r}).read()",
+        "parent": f"open('/proc/1/root' + {str(tmp_path / 'secret')!r}).read()",
+        "environment": "open(f'/proc/{os.getppid()}/environ', 'rb').read() or 1/0",
+        "shadow": "open('/etc/shadow').read()",
+        "passwords": "open('/etc/passwd').read()",
+        "usr": "open('/usr/written', 'w')",
+        "own source": "open(__file__, 'w')",
+        "interpreter": "open(os.__file__, 'a')",
+        "device": "os.mknod('device', 0o600 | 0o060000, os.makedev(8, 0))",
+        "mount": "ctypes.CDLL(None).mount(b'/', b'.', None, 4096, None) and 1/0",
+        "namespace": "ctypes.CDLL(None).unshare(0x10000000) and 1/0",
+        "trace": "ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) and 1/0",
+    }
+    source = f"import ctypes, os\nfor name, attempt in {attempts!r}.items():\n" + (
+        "    try:\n        eval(attempt); print('through', name)\n    except (OSError, ZeroDivisionError): pass\n"
+    )
+    (result,) = run(sandbox, source)
+    assert (result.status, result.stdout) == (0, ""), result
+    assert (tmp_path / "secret").read_text() == "sesame"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret"]
+
+
+def test_no_network(sandbox: Sandbox, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        server.settimeout(0.1)
+        (result,) = run(
+            sandbox,
+            "import socket\n"
+            "for family, kind in ((2, 1), (2, 2), (10, 1), (1, 1), (16, 3), (17, 3)):\n"
+            "    try:\n"
+            "        s = socket.socket(family, kind)\n"
+            f"        s.connect(('127.0.0.1', {port})); print('through', family)\n"
+            "    except (OSError, TypeError): pass\n"
+            f"try: socket.create_connection(('127.0.0.1', {port}), timeout=1); print('through')\n"
+            "except OSError: pass\n",
+        )
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert (result.status, result.stdout) == (0, ""), result
+
+
+def test_other_processes_cannot_be_signalled(sandbox: Sandbox) -> None:
+    (result, after) = run(
+        sandbox,
+        "import os, signal\n"
+        f"for pid in (os.getppid(), {os.getpid()}, -1, 1):\n"
+        "    if pid != -1 or os.getpid() > 50:  # -1 in a PID namespace would reach only ourselves\n"
+        "        try: os.kill(pid, signal.SIGKILL)\n        except OSError: pass\n"
+        "print('alive')\n",
+        "print('next')",
+    )
+    assert result.ended in ("exit", "sandbox_error")
+    assert after.stdout == "next\n"
+
+
+def test_a_dead_launcher_is_an_error_of_the_sandbox_and_is_replaced(sandbox: Sandbox) -> None:
+    worker = sandbox._workers[0]
+    process = worker._running()
+    process.kill()
+    process.wait()
+    first = worker.run(Program(files=(("main.py", "print(1)"),)))
+    assert first.stdout == "1\n"
+    killed = worker._running()
+    program = Program(files=(("main.py", "import time\ntime.sleep(30)"),))
+    timer = threading.Timer(0.5, killed.kill)
+    timer.start()
+    result = worker.run(program)
+    timer.join()
+    assert result.ended == "sandbox_error" and "launcher" in result.detail
+    assert worker.run(Program(files=(("main.py", "print(2)"),))).stdout == "2\n"
+
+
+def test_closing_ends_what_runs(sandbox: Sandbox) -> None:
+    mark = f"closing{time.monotonic_ns()}"
+    program = Program(files=((f"{mark}.py", "import time\ntime.sleep(60)"),), limits=Limits(wall_seconds=60.0))
+    with Sandbox(sandbox.level, workers=1) as own:
+        thread = threading.Thread(target=own.run_programs, args=([program],))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not processes_with(mark) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        own.close()
+        thread.join(timeout=15)
+    assert not thread.is_alive()
+    assert processes_with(mark) == []
+
+
+def test_a_level_that_fails_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        selftest, "attempt", lambda level: selftest.Attempt(level, ("opens a socket",)), raising=True
+    )
+    with pytest.raises(MachineError, match=r"(?s)bubblewrap: opens a socket.*landlock: opens.*apt-get install"):
+        selftest.choose("auto")
+
+
+def test_auto_takes_the_first_level_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        selftest,
+        "attempt",
+        lambda level: selftest.Attempt(level, ("no namespaces",) if level == "bubblewrap" else ()),
+    )
+    level, tried = selftest.choose("auto")
+    assert level == "landlock" and [attempt.level for attempt in tried] == ["bubblewrap", "landlock"]
+    with pytest.raises(MachineError, match="no namespaces"):
+        selftest.choose("bubblewrap")
