@@ -60,6 +60,8 @@ class Timing:
 
     seconds: float
     peak_memory_bytes: int
+    reused: bool = False
+    """Not run this time."""
 
 
 class Watcher(Protocol):
@@ -95,10 +97,7 @@ def make(recipe: recipes.Recipe, *, to: str | None = None) -> Plan:
         InputError: `to` is no step.
     """
     targets = data.targets_of(recipe)
-    sources = [
-        {"label": target.label, "origin": target.origin, "fingerprint": target.fingerprint} for target in targets
-    ]
-    steps = [*data.steps(recipe, targets), *learning.steps(recipe), *publishing.steps(recipe, sources)]
+    steps = [*data.steps(recipe, targets), *learning.steps(recipe), *publishing.steps(recipe)]
     names = [step.name for step in steps]
     if to is not None:
         if to not in names:
@@ -123,7 +122,7 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
     kept = store(plan.recipe)
     workers = plan.recipe.run.workers or _cores()
     results: dict[str, Result] = {}
-    timings = _timings(plan.recipe.run.view)
+    timings = _timings(plan)
     with kept.locked():
         for batch in _batches(plan.steps):
             first = batch[0]
@@ -304,10 +303,12 @@ def _link(place: Path, target: Path) -> None:
     aside.replace(place)
 
 
-def _timings(view: Path) -> dict[str, Timing]:
+def _timings(plan: Plan) -> dict[str, Timing]:
+    """What earlier runs noted of the steps that this one reuses."""
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        noted = json.loads((view / "timings.json").read_text())
-        return {name: Timing(**entry) for name, entry in noted.items()}
+        noted = json.loads((plan.recipe.run.view / "timings.json").read_text())
+        names = {planned.step.group or planned.step.name for planned in plan.steps}
+        return {name: Timing(**{**entry, "reused": True}) for name, entry in noted.items() if name in names}
     return {}
 
 

@@ -312,6 +312,8 @@ class Release(Section):
     model_name: str = "starsmith-model"
     contact: str | None = None
     """Where opt-out requests go; printed in the cards."""
+    model_license: str = "apache-2.0"
+    """The licence identifier of the weights, as model hubs write it."""
     include_text: bool = True
     """False releases identifiers only, as The Stack v2 does."""
 

@@ -61,7 +61,7 @@ class Tabulator:
     def add(self, arrival: Arrival) -> None:
         match arrival:
             case SourceFile(path=path, data=data):
-                content_id, blob_id = swhid.content_hashes(data)
+                content_id, blob_id = swhid.content_id(data), swhid.blob_id(data)
                 self._open_files.append((path, content_id, blob_id, len(data)))
                 if content_id not in self._seen:
                     self._keep(content_id, blob_id, len(data), *decode(data))

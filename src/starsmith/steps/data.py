@@ -1,9 +1,11 @@
 """From sources to documents: ingest, contents, signals, policies, documents."""
 
 import functools
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -163,6 +165,14 @@ def _by_partition(rows: pa.Table, partitions: int) -> list[tuple[int, pa.Table]]
 
 # ---- contents
 
+_UNIQUE_FILES_SQL = """
+    SELECT * FROM arrived
+    QUALIFY row_number() OVER (PARTITION BY file_id ORDER BY origin, content_id) = 1 ORDER BY file_id
+"""
+_UNIQUE_CONTENTS_SQL = """
+    SELECT * FROM contents QUALIFY row_number() OVER (PARTITION BY content_id) = 1 ORDER BY content_id
+"""
+
 
 def _merge_contents(partitions: int, context: Context) -> Facts:
     """Each content once; files in the partition of their content, so that both join without a shuffle."""
@@ -175,14 +185,9 @@ def _merge_contents(partitions: int, context: Context) -> Facts:
     ]
     map_parallel(_merge_partition, jobs, workers=context.workers, progress=context.progress)
     files = pa.concat_tables([result.read("files") for result in context.inputs.values()])
-    connection = query.connect({})
-    connection.register("arrived", files)
-    unique = query.fetch(
-        connection,
-        "SELECT * FROM arrived QUALIFY row_number() OVER (PARTITION BY file_id ORDER BY origin, content_id) = 1"
-        " ORDER BY file_id",
-        schema.FILES,
-    )
+    with query.connect({}) as connection:
+        connection.register("arrived", files)
+        unique = query.fetch(connection, _UNIQUE_FILES_SQL, schema.FILES)
     for partition, rows in _by_partition(unique, partitions):
         context.draft.write("files", partition, rows)
     incidents = pa.concat_tables([result.read("incidents") for result in context.inputs.values()])
@@ -192,6 +197,16 @@ def _merge_contents(partitions: int, context: Context) -> Facts:
         "num_contents": sum(pq.read_metadata(place).num_rows for _, place in jobs),
         "num_incidents": incidents.num_rows,
         "bytes": pc.sum(unique["length_bytes"]).as_py() or 0,
+        "sources": [_source(name, result) for name, result in context.inputs.items()],
+    }
+
+
+def _source(name: str, result: Result) -> dict[str, Any]:
+    """What the report and the cards tell of one source."""
+    return {
+        "label": name.removeprefix("ingest/"),
+        "fingerprint": result.manifest["params"]["fingerprint"],
+        **result.facts,
     }
 
 
@@ -199,12 +214,8 @@ def _merge_partition(job: tuple[list[Path], Path]) -> None:
     parts, place = job
     if place.is_file():
         return
-    connection = query.connect({"contents": parts})
-    rows = query.fetch(
-        connection,
-        "SELECT * FROM contents QUALIFY row_number() OVER (PARTITION BY content_id) = 1 ORDER BY content_id",
-        schema.CONTENTS,
-    )
+    with query.connect({"contents": parts}) as connection:
+        rows = query.fetch(connection, _UNIQUE_CONTENTS_SQL, schema.CONTENTS)
     write_parquet(place, rows)
 
 
@@ -225,6 +236,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             about="language, vendored, generated (go-enry)",
             reads="text",
             inputs=("contents",),
+            params={"data": language.data_version()},
         ),
         Step(
             name="signals/text_statistics",
@@ -233,6 +245,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             about="lines, letters, encoded data, visible HTML",
             reads="text",
             inputs=("contents",),
+            params={"unicode": unicodedata.unidata_version},
         ),
         Step(
             name="signals/license_texts",
@@ -258,7 +271,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
         Step(
             name="signals/contamination",
             version=contamination.VERSION,
-            run=functools.partial(_find_contamination, needles),
+            run=functools.partial(_find_contamination, recipe, needles),
             about="benchmark texts inside contents",
             reads="text",
             inputs=("contents",),
@@ -273,6 +286,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             inputs=("contents",),
             params={
                 "near_duplicates": recipe.near_duplicates.model_dump(mode="json", exclude={"per_language"}),
+                "unicode": unicodedata.unidata_version,
                 "seed": recipe.run.seed,
             },
         ),
@@ -324,9 +338,17 @@ def _measure_language(job: _Partition) -> None:
         write_parquet(job.place, language.measure(files, _read_contents(job)))
 
 
-def _find_contamination(needles: pa.Table, context: Context) -> Facts:
+def _find_contamination(recipe: Recipe, needles: pa.Table, context: Context) -> Facts:
     facts = _measure_contents("contamination", functools.partial(contamination.measure, needles=needles), context)
-    return {**facts, "num_needles": needles.num_rows, "benchmarks": pc.unique(needles["benchmark"]).to_pylist()}
+    sets = contamination.sets_found(
+        recipe.decontamination.data, packaged_humaneval=recipe.decontamination.packaged_humaneval
+    )
+    return {
+        **facts,
+        "num_needles": needles.num_rows,
+        "benchmarks": sorted(pc.unique(needles["benchmark"]).to_pylist()),
+        "sets": {"loaded": sets.loaded, "missing": sets.missing, "unknown": sets.unknown},
+    }
 
 
 def _scan_licenses(recipe: Recipe, context: Context) -> Facts:
@@ -364,7 +386,12 @@ def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
     sign = functools.partial(_sign_partition, config, seed)
     map_parallel(sign, jobs, workers=context.workers, progress=context.progress)
     pairs = near_duplicates.pairs_from(
-        [job.place for job in jobs], context.inputs["contents"].parts("contents"), config, seed, context.progress
+        [job.place for job in jobs],
+        context.inputs["contents"].parts("contents"),
+        config,
+        seed,
+        context.progress,
+        scratch=context.draft.folder,
     )
     context.draft.write("near_duplicate_pairs", 0, pairs)
     return {"num_pairs": pairs.num_rows}
@@ -396,10 +423,6 @@ def _policy_steps(recipe: Recipe) -> list[Step]:
             about="each file's licences and their evidence",
             reads="columns",
             inputs=("contents", "signals/license_texts"),
-            params={
-                "deadline_seconds": recipe.licenses.deadline_seconds,
-                "max_text_bytes": recipe.licenses.max_text_bytes,
-            },
         ),
         Step(
             name="policies/decisions",

@@ -4,6 +4,7 @@ PyTorch is imported when a step runs, so that planning and the data side stay li
 """
 
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starsmith.tokens import loader, shards, tokenizer
 
 SHARDS = "shards"
 MODEL = "model"
+WEIGHTS = "weights"
 TOKENIZER = "huggingface"
 
 
@@ -117,9 +119,11 @@ def _encode_part(job: tuple[Path, Path, Path, str]) -> None:
 
 
 def _train(recipe: Recipe, context: Context) -> Facts:
+    from starsmith.model import huggingface
     from starsmith.model.configuration import Starcoder2Config
-    from starsmith.training import loop
+    from starsmith.training import checkpoint, loop
 
+    folder = context.draft.folder
     batches = loader.Loader(
         context.inputs["tokens"].folder / SHARDS,
         recipe.tokens,
@@ -127,26 +131,33 @@ def _train(recipe: Recipe, context: Context) -> Facts:
         batch_size=recipe.training.batch_size,
         metadata_probability=recipe.documents.metadata_probability,
     )
-    shape = recipe.model.model_dump(exclude={"preset"})
+    config = Starcoder2Config(vocab_size=batches.vocab_size, **recipe.model.model_dump(exclude={"preset"}))
     trained = loop.train(
-        context.draft.folder,
+        folder,
         batches,
-        batches.sequences("validation", recipe.training.validation_sequences),
-        Starcoder2Config(vocab_size=batches.vocab_size, **shape),
+        [batches.sequences("validation", recipe.training.validation_sequences)],
+        config,
         recipe.training,
         seed=recipe.run.seed,
         progress=lambda done, total, _: context.progress(done, total),
     )
-    return vars(trained)
+    huggingface.export(trained.model, config, [], folder / WEIGHTS, overwrite=True)
+    shutil.rmtree(folder / checkpoint.FOLDER)  # a committed training never resumes
+    return {
+        "steps": trained.steps,
+        "num_tokens": trained.num_tokens,
+        "num_skipped": trained.num_skipped,
+        "loss": trained.loss,
+        "validation_loss": trained.validation_loss,
+    }
 
 
 def _export(context: Context) -> Facts:
     from starsmith.model import huggingface
     from starsmith.model.configuration import num_parameters
-    from starsmith.training import checkpoint
 
     context.draft.clear()
-    model, config = checkpoint.load_model(context.inputs["training"].folder)
+    model, config = huggingface.load(context.inputs["training"].folder / WEIGHTS)
     files = sorted((context.inputs["tokenizer"].folder / TOKENIZER).iterdir())
     huggingface.export(model, config, files, context.draft.folder / MODEL)
     return {"num_parameters": num_parameters(config), "config": config.to_dict()}

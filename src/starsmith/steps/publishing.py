@@ -28,14 +28,9 @@ _DATA = ("contents", *SIGNALS, "policies/licenses", "policies/decisions", "docum
 _LEARNT = ("tokenizer", "tokens", "training", "export", "evaluation")
 
 
-def steps(recipe: Recipe, sources: list[dict[str, str]]) -> list[Step]:
-    """The last steps of the road.
-
-    Args:
-        recipe: the recipe.
-        sources: `label`, `origin` and `fingerprint` of everything that was read.
-    """
-    published = _Published(recipe, sources)
+def steps(recipe: Recipe) -> list[Step]:
+    """The last steps of the road."""
+    published = _Published(recipe)
     told = {
         "recipe": {"release": recipe.release.model_dump(mode="json"), "name": recipe.run.name},
         "starsmith": __version__,
@@ -68,7 +63,6 @@ class _Published:
     """What both steps tell, from one recipe."""
 
     recipe: Recipe
-    sources: list[dict[str, str]]
 
     @functools.cached_property
     def policy(self) -> Policy:
@@ -91,7 +85,7 @@ class _Published:
             shutil.copytree(context.inputs["export"].folder / MODEL, model_folder)
         card = render_model_card(self._model_card(context, dataset))
         write_atomically(model_folder / "README.md", card.encode())
-        text = license_text()
+        text = license_text(self.recipe.release.model_license)
         if text is not None:
             write_atomically(model_folder / "LICENSE", text.encode())
         context.progress(4, 4)
@@ -107,7 +101,7 @@ class _Published:
                 run_name=self.recipe.run.name,
                 starsmith_version=__version__,
                 recipe_toml=to_toml(self.recipe),
-                sources=self.sources,
+                sources=inputs["contents"].facts["sources"],
                 policy=rules_table(self.policy).to_pylist(),
                 funnel=funnel(tables, seed=self.recipe.run.seed),
                 composition=compose(tables, seed=self.recipe.run.seed),
@@ -139,8 +133,8 @@ class _Published:
             redacted_kinds=self.recipe.pii.kinds,
             contamination=[dataclasses.asdict(found) for found in composed.contamination],
             benchmarks_searched=_searched(context.inputs),
-            num_opt_out_targets=None if self.policy.opt_out is None else len(self.policy.opt_out),
-            sources=self.sources,
+            num_opt_out_targets=None if self.policy.opt_out_targets is None else len(self.policy.opt_out_targets),
+            sources=context.inputs["contents"].facts["sources"],
             policy=rules_table(self.policy).to_pylist(),
             recipe_toml=_portable_toml(self.recipe),
             starsmith_version=__version__,
@@ -157,6 +151,7 @@ class _Published:
             tokenizer=context.inputs["tokenizer"].facts,
             evaluation=_evaluation(context.inputs["evaluation"]),
             dataset=dataset,
+            license=self.recipe.release.model_license,
             recipe_toml=_portable_toml(self.recipe),
             starsmith_version=__version__,
         )
@@ -195,11 +190,23 @@ def _timings(view: Path) -> list[dict[str, Any]]:
         noted = json.loads((view / "timings.json").read_text())
     except FileNotFoundError:
         return []
-    return [{"step": name, "reused": False, **timing} for name, timing in noted.items()]
+    return [{"step": name, **timing} for name, timing in noted.items()]
 
 
 def _portable_toml(recipe: Recipe) -> str:
-    """The recipe as a card may show it: equal for every machine, worker count and folder."""
+    """The recipe as a card may show it: no folder of the machine it ran on, and the same for every machine."""
+    values = recipe.model_dump()
     defaults = type(recipe.run).model_fields
-    run = recipe.run.model_copy(update={name: defaults[name].default for name in ("folder", "cache", "workers")})
-    return to_toml(recipe.model_copy(update={"run": run}))
+    values["run"] |= {name: defaults[name].default for name in ("folder", "cache", "workers")}
+    return to_toml(Recipe.model_validate(_without_folders(values)))
+
+
+def _without_folders(value: Any) -> Any:
+    """Absolute paths cut to their last name."""
+    if isinstance(value, dict):
+        return {name: _without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith("/")):
+        return Path(value).name if Path(value).is_absolute() else value
+    return value
