@@ -56,7 +56,7 @@ def transformers_model():
         values = {
             key: value
             for key, value in model.config.to_dict().items()
-            if key not in ("architectures", "model_type", "rope_theta", "norm_type", "mlp_type", "dtype")
+            if key not in ("architectures", "model_type", "rope_theta", "norm_type", "mlp_type")
         }
         config = transformers.Starcoder2Config(**values)
         config._attn_implementation = "eager"

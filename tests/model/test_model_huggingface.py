@@ -150,3 +150,12 @@ def test_explains_damaged_folders(tmp_path, make_model):
     (folder / "config.json").write_text("[1]")
     with pytest.raises(InputError, match="no JSON object"):
         load(folder)
+
+
+def test_keeps_the_precision_of_the_weights(tmp_path, make_model, make_tokens):
+    model = make_model(sliding_window=8).to(torch.bfloat16)
+    export(model, model.config, [], tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
+    again, _ = load(tmp_path / "out")
+    assert differences(model, again) == []
+    assert again(make_tokens(1, 20)).dtype == torch.bfloat16

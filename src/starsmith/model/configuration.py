@@ -71,7 +71,6 @@ class Starcoder2Config:
             "embedding_dropout": 0.0,
             "residual_dropout": 0.0,
             "use_cache": True,
-            "dtype": "float32",
         }
 
     @classmethod

@@ -63,7 +63,8 @@ def export(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         _write_weights(dict(model.named_parameters()), aside, shard_bytes)
-        _write_json(aside / "config.json", config.to_dict())
+        dtype = str(model.lm_head.weight.dtype).removeprefix("torch.")
+        _write_json(aside / "config.json", {**config.to_dict(), "dtype": dtype})
         ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
         _write_json(aside / "generation_config.json", ids)
         for file in tokenizer_files:
