@@ -171,13 +171,13 @@ def windows(num_tokens: int, size: int, first: int) -> list[tuple[int, int, int]
         (start, end, first counted) of each window; every token from `first` on is counted exactly once, with at
         least a quarter of a window before it unless the sequence begins there.
     """
+    overlap = max(1, size // _OVERLAP)
     found = []
-    start, counted = max(0, first - size // _OVERLAP) if first >= size else 0, first
+    start, counted = first - overlap if first >= size else 0, first
     while counted < num_tokens:
         end = min(num_tokens, start + size)
         found.append((start, end, counted))
-        counted = end
-        start = end - max(1, size // _OVERLAP)
+        start, counted = end - overlap, end
     return found
 
 

@@ -121,6 +121,8 @@ class FimExactMatch:
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """`exact_match` and `edit_similarity` of all, and exact match of each kind of hole and language."""
+        if not scores:
+            return {}
         ordered = sorted(scores, key=lambda score: score.problem)
         groups: dict[str, list[Score]] = defaultdict(list)
         for score in ordered:
