@@ -82,6 +82,18 @@ def test_failures_of_the_sandbox_are_excluded_and_named(tmp_path: Path, monkeypa
     assert found["estimates"]["pass@1"]["value"] == 1.0 and found["estimates"]["pass@1"]["n"] == 3
 
 
+def test_a_sandbox_that_fails_on_known_programs_judges_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = ScriptedBackend(lambda request: "")
+    full = RunResult(ended="sandbox_error", detail="OSError: [Errno 28] No space left on device")
+    selftest.choose("auto")
+    monkeypatch.setattr(pool._Worker, "run", lambda self, program: full)
+    with pytest.raises(MachineError, match=r"failed on 8 of 8 known programs.*No space left"):
+        evaluate(backend, only_humaneval(4), heldout=[], folder=tmp_path)
+    assert backend.num_asked == 0
+
+
 def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path, heldout: list[Path]) -> None:
     backend = ScriptedBackend(lambda request: "\n    return 1")
     config = recipe.Evaluation(max_problems=3)

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -272,6 +274,29 @@ def test_closing_ends_what_runs(sandbox: Sandbox) -> None:
         own.close()
         thread.join(timeout=15)
     assert not thread.is_alive()
+    assert processes_with(mark) == []
+
+
+def test_killing_the_caller_ends_everything(sandbox: Sandbox) -> None:
+    mark = f"orphan{time.monotonic_ns()}"
+    caller = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from starsmith.evaluation.contract import Limits, Program\n"
+            "from starsmith.evaluation.sandbox.pool import Sandbox\n"
+            f"program = Program(files=(('{mark}.py', 'while True: pass'),), limits=Limits(cpu_seconds=60))\n"
+            f"Sandbox({sandbox.level!r}, workers=1).run_programs([program])\n",
+        ]
+    )
+    deadline = time.monotonic() + 20
+    while len(processes_with(f"{mark}.py")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(processes_with(f"{mark}.py")) >= 2, "the caller and its program"
+    caller.kill()
+    caller.wait()
+    while processes_with(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert processes_with(mark) == []
 
 

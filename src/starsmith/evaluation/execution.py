@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from starsmith.errors import MachineError
 from starsmith.evaluation.contract import (
     Benchmark,
     Limits,
@@ -99,7 +100,11 @@ class Executor:
 def preflight(
     benchmark: Benchmark, problems: Sequence[Problem], executor: Executor, *, progress: Progress = no_progress
 ) -> Preflight:
-    """Runs every check of every problem and sets limits from the references' times."""
+    """Runs every check of every problem and sets limits from the references' times.
+
+    Raises:
+        MachineError: the sandbox fails on most programs, so nothing could be said about any model.
+    """
     planned = [
         (
             problem,
@@ -109,9 +114,14 @@ def preflight(
         for problem in problems
         for check in benchmark.checks(problem)
     ]
-    results = iter(
-        executor.run([program for _, _, programs in planned for program in programs], progress=progress)
-    )
+    ended = executor.run([program for _, _, programs in planned for program in programs], progress=progress)
+    failed = [result.detail for result in ended if result.ended == "sandbox_error"]
+    if 2 * len(failed) > len(ended):
+        raise MachineError(
+            f"{benchmark.name}: the sandbox failed on {len(failed)} of {len(ended)} known programs; the first "
+            f"says: {failed[0]}"
+        )
+    results = iter(ended)
     excluded: dict[str, str] = {}
     limits: dict[str, Limits] = {}
     counts = {True: [0, 0], False: [0, 0]}

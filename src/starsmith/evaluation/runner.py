@@ -37,7 +37,7 @@ from starsmith.evaluation.contract import (
     Score,
     content_key,
 )
-from starsmith.evaluation.execution import Executor, Preflight, limited, preflight
+from starsmith.evaluation.execution import REFERENCE_FACTOR, Executor, Preflight, limited, preflight
 from starsmith.evaluation.fim_exact_match import FimExactMatch
 from starsmith.evaluation.humaneval import HumanEval
 from starsmith.evaluation.journal import Journal
@@ -285,16 +285,13 @@ def _length(request: Request) -> int:
 def _described(checked: Preflight | None) -> dict[str, Any] | None:
     if checked is None:
         return None
-    limits = Counter((each.cpu_seconds, each.wall_seconds) for each in checked.limits.values())
     return {
         "num_references": checked.num_references,
         "num_references_passed": checked.num_references_passed,
         "num_empty_answers": checked.num_refutations,
         "num_empty_answers_failed": checked.num_refutations_failed,
-        "limits": [
-            {**asdict(Limits()), "cpu_seconds": cpu, "wall_seconds": wall, "num_problems": count}
-            for (cpu, wall), count in sorted(limits.items())
-        ],
+        "limits": asdict(Limits()),
+        "limit_per_reference_time": REFERENCE_FACTOR,
     }
 
 
