@@ -212,10 +212,10 @@ class Launcher:
         num_processes = sum(process.num_threads for process in tree) - own_processes
         if sum(watched.seen_cpu_seconds.values()) > limits.cpu_seconds + 1:
             watched.ended, watched.detail = "timeout", f"{limits.cpu_seconds:g} s of CPU time"
+        elif num_processes > limits.num_processes:  # before memory: what forks share is counted for each
+            watched.ended, watched.detail = "processes", f"more than {limits.num_processes} processes"
         elif resident_bytes > limits.memory_bytes:
             watched.ended, watched.detail = "oom", f"more than {limits.memory_bytes} bytes of memory"
-        elif num_processes > limits.num_processes:
-            watched.ended, watched.detail = "processes", f"more than {limits.num_processes} processes"
         elif self.level == "landlock":  # bubblewrap's file systems have a size of their own
             disk_bytes = process_tree.folder_bytes(str(work)) + sum(map(process_tree.deleted_bytes, tree))
             if disk_bytes > limits.disk_bytes:
