@@ -193,11 +193,21 @@ def complete_(
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
     """Complete a prompt with a trained model."""
-    from starsmith.evaluation import backends
+    from starsmith.evaluation.backends import StarsmithBackend
+    from starsmith.evaluation.contract import Request
 
     folder = model or _step(run_folder, "export").folder / learning.MODEL
-    text = backends.complete(folder, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    out.print(prompt + text, markup=False, highlight=False, soft_wrap=True)
+    request = Request(
+        problem="prompt",
+        before=("<file_sep>",),
+        prompt=prompt,
+        stop=("<file_sep>", "<|endoftext|>"),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    [completion] = StarsmithBackend(folder).generate([request])
+    out.print(prompt + completion.text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("doctor")
@@ -254,8 +264,8 @@ class Bars:
         name = planned.step.group or planned.step.name
         task = self._task = self._bars.add_task(name, total=None, note="")
 
-        def report(done: int, total: int) -> None:
-            self._bars.update(task, completed=done, total=total)
+        def report(done: int, total: int, note: str = "", /) -> None:
+            self._bars.update(task, completed=done, total=total, note=note)
 
         return report
 

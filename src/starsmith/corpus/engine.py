@@ -10,18 +10,21 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starsmith.errors import MachineError
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total), in units that the step names."""
+
+class Progress(Protocol):
+    """Shows how far a step is: units done, of a total, and a few words where they help."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
 
 
-def silent(done: int, total: int) -> None:
+def silent(done: int, total: int, note: str = "", /) -> None:
     """A progress that shows nothing."""
 
 

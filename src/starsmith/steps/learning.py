@@ -139,7 +139,7 @@ def _train(recipe: Recipe, context: Context) -> Facts:
         config,
         recipe.training,
         seed=recipe.run.seed,
-        progress=lambda done, total, _: context.progress(done, total),
+        progress=context.progress,
     )
     huggingface.export(trained.model, config, [], folder / WEIGHTS, overwrite=True)
     shutil.rmtree(folder / checkpoint.FOLDER)  # a committed training never resumes
@@ -167,7 +167,7 @@ def _evaluate(recipe: Recipe, context: Context) -> Facts:
     from starsmith.evaluation import backends, runner
 
     def progress(stage: str, done: int, total: int) -> None:
-        context.progress(done, total)
+        context.progress(done, total, stage)
 
     results = runner.evaluate(
         backends.StarsmithBackend(context.inputs["export"].folder / MODEL),
@@ -178,7 +178,7 @@ def _evaluate(recipe: Recipe, context: Context) -> Facts:
         workers=context.workers,
         progress=progress,
     )
-    return {name: benchmark["metrics"] for name, benchmark in results["benchmarks"].items()}
+    return {name: benchmark["estimates"] for name, benchmark in results["benchmarks"].items()}
 
 
 def _data_fingerprint(folder: Path | None) -> Any:
