@@ -1,5 +1,14 @@
-"""`python -m starsmith` is the `starsmith` command."""
+"""The `starsmith` command, also as `python -m starsmith`.
 
-from starsmith.cli import main
+Worker processes import the main module again; so it holds nothing, and imports the command line when it is run.
+"""
 
-main()
+
+def main() -> None:
+    from starsmith import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

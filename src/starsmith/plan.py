@@ -299,7 +299,7 @@ def _write_view(plan: Plan, results: Mapping[str, Result]) -> None:
 def _link(place: Path, target: Path) -> None:
     aside = place.with_name(f".{place.name}.tmp")
     aside.unlink(missing_ok=True)
-    aside.symlink_to(target.resolve())
+    aside.symlink_to(os.path.relpath(target, place.parent))
     aside.replace(place)
 
 

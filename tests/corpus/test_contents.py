@@ -18,7 +18,7 @@ REPOSITORY = Repository(source="folder", origin="/here", repo_name="here", direc
     [
         (b"", "empty", None),
         (b"int main;\n", "text", "UTF-8"),
-        ("naïve – ☃".encode(), "text", "UTF-8"),
+        ("naïve ☃".encode(), "text", "UTF-8"),
         (b"a\0b", "binary", None),
         ("ÿþ".encode("utf-16"), "binary", None),
         ("Les élèves étaient déjà prêts à répéter la leçon. ".encode("latin-1") * 20, "text", None),

@@ -217,11 +217,13 @@ def _histogram(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[int, .
 def _pair_examples(
     connection: duckdb.DuckDBPyConnection, seed: int, num_examples: int = 8
 ) -> tuple[DuplicatePair, ...]:
-    """Pairs drawn by a keyed hash; of a content in many places, the kept or else the first one is shown."""
+    """Pairs of which one side is kept, then others, drawn by a keyed hash; of a content in many places, the kept
+    or else the first one is shown."""
     rows = connection.sql(f"""
         WITH drawn AS (
-            SELECT * FROM near_duplicate_pairs
-            ORDER BY md5('{seed:d}' || content_a || content_b) LIMIT {num_examples}
+            SELECT p.* FROM near_duplicate_pairs p
+            ORDER BY (content_a IN (SELECT content_id FROM kept)) = (content_b IN (SELECT content_id FROM kept)),
+                md5('{seed:d}' || content_a || content_b) LIMIT {num_examples}
         ), places AS (
             SELECT f.content_id, f.repo_name || f.path AS place, k.file_id IS NOT NULL AS is_kept
             FROM files f LEFT JOIN kept k USING (file_id)

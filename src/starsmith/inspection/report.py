@@ -192,7 +192,10 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
         )
         tiles.append(_Tile(label="training loss", value=f"{last['loss']:.3f}", note=note))
     for name, benchmark in ((inputs.evaluation or {}).get("benchmarks") or {}).items():
-        for metric, estimate in list(benchmark["estimates"].items())[:1]:
+        estimates = benchmark["estimates"]
+        # The measure after which the benchmark is named, else the first.
+        for metric in sorted(estimates, key=lambda metric: metric not in name)[:1]:
+            estimate = estimates[metric]
             note = f"{metric}, {format_number(estimate['low'])} to {format_number(estimate['high'])}"
             tiles.append(_Tile(label=name.replace("_", " "), value=format_number(estimate["value"]), note=note))
     return tiles
