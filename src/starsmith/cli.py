@@ -69,7 +69,7 @@ def options(
 
 @app.command("plan")
 def plan_(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> None:
-    """Show what a recipe means: its steps, what will run, what is reused, and why."""
+    """Show a recipe's steps: what will run, and why."""
     planned = plan.make(recipe.load(recipe_file), to=to)
     if as_json:
         _print_json(
@@ -113,7 +113,7 @@ def explain_(
     run_folder: RunFolder = QUICKSTART,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a file or repository is in or out: every rule, with value and threshold."""
+    """Show why a file or repository is in or out."""
     tables = data.corpus_tables(plan.results(run_folder))
     policy = Policy.from_recipe(plan.recipe_of(run_folder))
     explained = explain.explain(tables, target, functools.partial(evaluate, tables, policy))
@@ -129,7 +129,7 @@ def diff_(
     new: Annotated[Path, typer.Argument(metavar="NEW")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare what two runs keep: added, removed and changed files, by cause."""
+    """Compare two runs: what was added or removed, and why."""
     difference = diff.diff(*(data.corpus_tables(plan.results(side)) for side in (old, new)))
     if as_json:
         _print_json(difference.to_dict())
@@ -144,7 +144,7 @@ def lineage_(
     swhid: Annotated[str | None, typer.Option("--swhid", help="Which steps saw this content or document.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the documents, SWHIDs and licences of a training step, or the steps that saw a SWHID."""
+    """Show what a training step saw, or who saw a SWHID."""
     from starsmith.training import lineage
 
     if (step is None) == (swhid is None):
@@ -212,7 +212,7 @@ def complete_(
 
 @app.command("doctor")
 def doctor_(as_json: AsJson = False) -> None:
-    """Show what this machine can do: cores, memory, disk, accelerator, sandbox levels."""
+    """Show what this machine can do."""
     found = doctor.examine()
     if as_json:
         _print_json([dataclasses.asdict(finding) for finding in found])

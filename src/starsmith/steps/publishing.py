@@ -12,7 +12,6 @@ from starsmith import __version__
 from starsmith.corpus.store import Result, disk_errors, write_atomically
 from starsmith.inspection.composition import Composition, compose
 from starsmith.inspection.funnel import Funnel, funnel
-from starsmith.inspection.report import ReportInputs, render_report
 from starsmith.policies.decisions import Policy, rules_table
 from starsmith.recipe import Recipe, to_toml
 from starsmith.release.data_card import DataCardInputs, render_data_card
@@ -93,6 +92,8 @@ class _Published:
 
     def report(self, context: Context) -> Facts:
         """Writes `report.html`."""
+        from starsmith.inspection.report import ReportInputs, render_report  # loads the plotting library
+
         tables = corpus_tables(context.inputs)
         inputs = context.inputs
         released = inputs["release"].facts
