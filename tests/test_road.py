@@ -1,9 +1,12 @@
 """The whole road with a model of a few thousand parameters, then every verb, the loaders of others, a browser."""
 
+import itertools
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +95,31 @@ def inside(road: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_second_run_says_that_nothing_is_to_do(road: Path) -> None:
     assert "nothing to do: all" in starsmith(road, "run", "small.toml").stdout
     assert "nothing to do: all" in starsmith(road, "plan", "small.toml").stdout
+
+
+def test_killed_at_many_moments_and_with_other_workers_it_ends_with_the_same_bytes(
+    road: Path, tmp_path: Path
+) -> None:
+    """The whole road, killed further and further on, until it ends by itself; then every digest is compared."""
+    for name in ("code", "more"):
+        shutil.copytree(road / name, tmp_path / name, copy_function=shutil.copy2)
+    (tmp_path / "small.toml").write_text(RECIPE.replace("workers = 1", "workers = 2"))
+    for seconds in itertools.count(4, 3):
+        command = [sys.executable, "-m", "starsmith", "run", "small.toml"]
+        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL)
+        try:
+            ended = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            continue
+        assert ended == 0
+        break
+    whole, broken = (plan.results(folder / "runs" / "small") for folder in (road, tmp_path))
+    told_of_time = {"report"}
+    assert {name: result.digest() for name, result in whole.items() if name not in told_of_time} == {
+        name: result.digest() for name, result in broken.items() if name not in told_of_time
+    }
 
 
 def test_every_command_of_the_readme_runs(road: Path) -> None:

@@ -89,11 +89,21 @@ def plan_(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> 
 
 
 @app.command()
-def run(recipe_file: RecipeFile, to: UpTo = None) -> None:
+def run(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> None:
     """Run a recipe; what is already there is reused."""
     chosen = recipe.load(recipe_file)
     planned = plan.make(chosen, to=to)
     pending = planned.pending
+    if as_json:
+        results = plan.execute(planned)
+        ran = {entry.step.name for entry in pending}
+        _print_json(
+            [
+                {"step": name, "ran": name in ran, "folder": str(result.folder), "facts": result.facts}
+                for name, result in results.items()
+            ]
+        )
+        return
     if not pending:
         plan.execute(planned)
         out.print(f"nothing to do: all {len(planned.steps)} steps are up to date", highlight=False)
@@ -170,16 +180,19 @@ def lineage_(
 
 
 @app.command("verify")
-def verify_(run_folder: RunFolder = QUICKSTART) -> None:
+def verify_(run_folder: RunFolder = QUICKSTART, as_json: AsJson = False) -> None:
     """Compare every byte of a run's results with the manifests."""
     results = plan.results(run_folder)
     faults = [fault for result in results.values() for fault in result.faults()]
+    files = sum(len(result.manifest["files"]) for result in results.values())
+    if as_json:
+        _print_json({"num_results": len(results), "num_files": files, "faults": faults})
+        raise typer.Exit(1 if faults else 0)
     for fault in faults:
         out.print(f"damaged: {fault}", markup=False, highlight=False, soft_wrap=True)
     if faults:
         out.print("remove the folders named above and run the recipe again: only these steps are made anew")
         raise typer.Exit(1)
-    files = sum(len(result.manifest["files"]) for result in results.values())
     out.print(f"{len(results)} results, {files:,} files: all as committed", highlight=False)
 
 
@@ -191,6 +204,7 @@ def complete_(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Complete a prompt with a trained model."""
     from starsmith.evaluation.backends import StarsmithBackend
@@ -207,6 +221,9 @@ def complete_(
         seed=seed,
     )
     [completion] = StarsmithBackend(folder).generate([request])
+    if as_json:
+        _print_json({"prompt": prompt, **dataclasses.asdict(completion)})
+        return
     out.print(prompt + completion.text, markup=False, highlight=False, soft_wrap=True)
 
 
