@@ -225,7 +225,13 @@ def test_a_wrong_recipe_or_run_is_told_without_a_traceback(road: Path) -> None:
     absent = starsmith(road, "explain", "/decoder.py", "--run", "runs/nothing")
     assert absent.returncode == 2
     assert "runs/small" in absent.stderr
-    assert "Traceback" not in wrong.stderr + absent.stderr
+    early = RECIPE.replace('name = "small"', 'name = "early"')
+    (road / "early.toml").write_text(early)
+    assert starsmith(road, "run", "early.toml", "--to", "contents").returncode == 0
+    stopped = starsmith(road, "explain", "/decoder.py", "--run", "runs/early")
+    assert stopped.returncode == 2
+    assert "stopped before policies/decisions" in stopped.stderr
+    assert "Traceback" not in wrong.stderr + absent.stderr + stopped.stderr
 
 
 def test_the_report_opens_in_a_browser(inside: Path, tmp_path: Path) -> None:

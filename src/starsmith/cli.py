@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from starsmith import __version__, doctor, plan, recipe
+from starsmith.corpus import query
 from starsmith.corpus.engine import Progress as Report
 from starsmith.corpus.store import Result
 from starsmith.errors import InputError, StarsmithError
@@ -124,7 +125,7 @@ def explain_(
     as_json: AsJson = False,
 ) -> None:
     """Show why a file or repository is in or out."""
-    tables = data.corpus_tables(plan.results(run_folder))
+    tables = _judged_tables(run_folder)
     policy = Policy.from_recipe(plan.recipe_of(run_folder))
     explained = explain.explain(tables, target, functools.partial(evaluate, tables, policy))
     if as_json:
@@ -140,7 +141,7 @@ def diff_(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs: what was added or removed, and why."""
-    difference = diff.diff(*(data.corpus_tables(plan.results(side)) for side in (old, new)))
+    difference = diff.diff(_judged_tables(old), _judged_tables(new))
     if as_json:
         _print_json(difference.to_dict())
     else:
@@ -242,10 +243,19 @@ def doctor_(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def _judged_tables(run_folder: Path) -> query.Tables:
+    """The tables of a run that has got as far as the ledger."""
+    _step(run_folder, "policies/decisions")
+    return data.corpus_tables(plan.results(run_folder))
+
+
 def _step(run_folder: Path, name: str) -> Result:
     results = plan.results(run_folder)
     if name not in results:
-        raise InputError(f"{run_folder} has no {name} yet; run its recipe without --to")
+        raise InputError(
+            f"the last run in {run_folder} stopped before {name}; run its recipe without --to, or name an "
+            f"earlier run as {run_folder}@N"
+        )
     return results[name]
 
 
