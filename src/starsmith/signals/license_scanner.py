@@ -124,6 +124,9 @@ def _supervise(caller: Connection, load: Load, job: _Job) -> None:
         pass  # the caller has gone
     finally:
         team.kill()
+        caller.close()
+        # Nothing is left to tear down here, and modules that the caller's main module imported complain about it.
+        os._exit(0)
 
 
 class _Team:

@@ -230,8 +230,14 @@ def _nothing_found(files: list[dict[str, Any]], name: str, version: str) -> str:
             + (f" and {len(of_version) - 5} more" if len(of_version) > 5 else "")
             + ". Choose another version, or another package"
         )
-    last = ", ".join([n for n in names if _stem(n) != n][-5:]) or "none"
+    archives = sorted((n for n in names if _stem(n) != n), key=_natural_order)
+    last = ", ".join(archives[-5:]) or "none"
     return f"the index has no {name} {version}; the last source distributions it lists are: {last}"
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Numbers by value, so that 1.10 comes after 1.9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 # --- which index
