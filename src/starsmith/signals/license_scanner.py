@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -118,15 +119,19 @@ def _supervise(caller: Connection, load: Load, job: _Job) -> None:
     gc.collect()
     gc.freeze()
     team = _Team(job, detect)
+    status = 0
     try:
         team.run(caller)
     except (BrokenPipeError, ConnectionResetError, EOFError):
         pass  # the caller has gone
+    except Exception:
+        traceback.print_exc()
+        status = 1
     finally:
         team.kill()
         caller.close()
         # Nothing is left to tear down here, and modules that the caller's main module imported complain about it.
-        os._exit(0)
+        os._exit(status)
 
 
 class _Team:
