@@ -19,7 +19,7 @@ def main() -> None:
     chosen = table.options(__doc__ or "")
     full = recipe.load(Path("recipes/quickstart.toml"))
     plan.make(full)  # asks for the fingerprints once, so that what follows measures work
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=full.run.cache) as folder:
         run = full.run.model_copy(update={"folder": Path(folder)})
         changed = full.model_copy(update={"run": run})
         to = None

@@ -131,7 +131,7 @@ def test_every_command_of_the_readme_runs(road: Path) -> None:
         "recipes/quickstart.toml": "small.toml",
         "runs/quickstart": "runs/small",
         "runs/quickstart@1": "runs/small@1",
-        "pypi/six": "standard/json",
+        "pypi/rpy2": "standard/json",
         "10": "10",
     }
     for command in commands:

@@ -1,4 +1,4 @@
-"""What answers requests: for now, a StarCoder2 model in a Hugging Face folder.
+"""What answers requests: a StarCoder2 model in a Hugging Face folder.
 
 A context that does not fit into the model's window together with `max_new_tokens` is cut, always in the same
 way, and the completion says how many tokens were lost: a prompt keeps its end; around a hole, prefix and suffix
