@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,24 @@ def test_killed_at_many_moments_and_with_other_workers_it_ends_with_the_same_byt
     assert {name: result.digest() for name, result in whole.items() if name not in told_of_time} == {
         name: result.digest() for name, result in broken.items() if name not in told_of_time
     }
+
+
+def test_an_interrupt_ends_with_one_sentence(road: Path, tmp_path: Path) -> None:
+    shutil.copytree(road / "code", tmp_path / "code")
+    shutil.copytree(road / "more", tmp_path / "more")
+    (tmp_path / "small.toml").write_text(RECIPE.replace("workers = 1", "workers = 2"))
+    command = [sys.executable, "-m", "starsmith", "run", "small.toml"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert "steps to run" in process.stdout.readline()
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.count("interrupted; finished parts are kept") == 1
+    assert "Traceback" not in said
 
 
 def test_every_command_of_the_readme_runs(road: Path) -> None:

@@ -53,9 +53,6 @@ def main() -> None:
     except StarsmithError as error:
         err.print(f"starsmith: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("starsmith: interrupted; finished parts are kept, the same command continues")
-        sys.exit(130)
 
 
 @app.callback()
@@ -111,8 +108,12 @@ def run(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> No
     else:
         reused = len(planned.steps) - len(pending)
         out.print(f"{len(pending)} steps to run, {reused} reused", highlight=False)
-        with Bars() as bars:
-            plan.execute(planned, bars)
+        try:
+            with Bars() as bars:
+                plan.execute(planned, bars)
+        except KeyboardInterrupt:
+            err.print("starsmith: interrupted; finished parts are kept, the same command continues")
+            raise typer.Exit(130) from None
     report = chosen.run.view / "report.html"
     if to is None or to == "report":
         out.print(f"report: {report}", highlight=False, soft_wrap=True)
@@ -171,13 +172,19 @@ def lineage_(
     if as_json:
         _print_json(rows)
         return
-    table = Table(box=None, pad_edge=False)
-    shown = [name for name in (rows[0] if rows else ()) if name not in ("document_id", "released_id", "rows")]
-    for name in shown:
-        table.add_column(name, no_wrap=name == "content_id", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in shown))
-    out.print(table if rows else f"no step saw {swhid}")
+        if step is None:
+            out.print(f"step {row['step']:>8,}  {row['num_tokens']:>7,} tokens", highlight=False)
+            continue
+        where = (
+            f"{row['repo_name']}:{row['path']}" if row["path"] else f"{row['repo_name']} (its name, separators)"
+        )
+        licenses = ", ".join(row["detected_licenses"]) or "none detected"
+        out.print(Text(f"{row['num_tokens']:>7,} tokens  {where}"), soft_wrap=True)
+        if row["content_id"]:
+            out.print(Text(f"{'':16}{row['content_id']}  {row['license_type']}: {licenses}"), soft_wrap=True)
+    if not rows:
+        out.print(f"no step saw {swhid}", highlight=False)
 
 
 @app.command("verify")
@@ -257,12 +264,6 @@ def _step(run_folder: Path, name: str) -> Result:
             f"earlier run as {run_folder}@N"
         )
     return results[name]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 class Bars:

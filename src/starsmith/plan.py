@@ -125,15 +125,16 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
     timings = _timings(plan)
     with kept.locked():
         for batch in _batches(plan.steps):
-            first = batch[0]
-            if first.runs:
+            pending = [planned for planned in batch if planned.runs]
+            if pending:
+                first = pending[0]
                 progress = watcher.start(first)
                 started = time.monotonic()
                 with PeakMemory() as peak:
                     if first.step.group is None:
                         _run_one(kept, first, results, workers, progress)
                     else:
-                        jobs = [_Job(kept, planned) for planned in batch]
+                        jobs = [_Job(kept, planned) for planned in pending]
                         map_parallel(_run_job, jobs, workers=workers, progress=progress)
                 timing = Timing(seconds=time.monotonic() - started, peak_memory_bytes=peak.bytes)
                 timings[first.step.group or first.step.name] = timing
@@ -200,11 +201,11 @@ def _run_one(
 
 
 def _batches(steps: Sequence[Planned]) -> Iterator[list[Planned]]:
-    """Steps one by one, except that pending neighbours of one group go together."""
+    """Steps one by one, except that neighbours of one group go together."""
     batch: list[Planned] = []
     for planned in steps:
         together = batch and planned.step.group is not None and planned.step.group == batch[0].step.group
-        if batch and not (together and planned.runs == batch[0].runs):
+        if batch and not together:
             yield batch
             batch = []
         batch.append(planned)
@@ -228,7 +229,7 @@ def _state(
     step: Step, key: str, input_keys: Mapping[str, str], kept: Store, before: Mapping[str, Any] | None
 ) -> tuple[State, str]:
     if kept.find(step.name, key) is not None:
-        return "reused", "same inputs, parameters and version as a committed result"
+        return "reused", "nothing changed"
     if before is not None and before["key"] != key:
         return "changed", "; ".join(_changes(step, input_keys, before)) or "changed"
     if kept.folder(step.name, key).exists():

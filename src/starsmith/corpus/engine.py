@@ -7,6 +7,7 @@ With one worker the function runs in the caller's process.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -45,7 +46,9 @@ def map_parallel(
     if workers <= 1 or len(items) <= 1:
         return list(_one_by_one(function, items, progress))
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(items)), mp_context=context, initializer=_leave_interrupts_to_the_caller
+    ) as pool:
         futures: list[Future[Outcome]] = [pool.submit(function, item) for item in items]
         try:
             pending: set[Future[Outcome]] = set(futures)
@@ -63,6 +66,11 @@ def map_parallel(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
         return [future.result() for future in futures]
+
+
+def _leave_interrupts_to_the_caller() -> None:
+    """A terminal sends Ctrl-C to every process; the caller alone answers it, after the items in flight."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _one_by_one(
