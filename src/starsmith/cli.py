@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from starsmith import __version__, doctor, plan, recipe
+from starsmith import __version__, doctor, plan, recipe, sources
 from starsmith.corpus import query
 from starsmith.corpus.engine import Progress as Report
 from starsmith.corpus.store import Result
@@ -117,6 +117,24 @@ def run(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> No
     report = chosen.run.view / "report.html"
     if to is None or to == "report":
         out.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+@app.command("lock")
+def lock_(recipe_file: RecipeFile, as_json: AsJson = False) -> None:
+    """Pin a recipe's packages by hash in its lock files."""
+    chosen = recipe.load(recipe_file)
+    locked = [spec for spec in chosen.sources if isinstance(spec, recipe.PackageSource) and spec.lock is not None]
+    if not locked:
+        raise InputError(f"{recipe_file} has no package source with a `lock`; name a file there first")
+    added = {
+        f"{spec.type} in {spec.lock}": sources.lock(spec, cache=chosen.run.cache, limits=chosen.corpus.limits)
+        for spec in locked
+    }
+    if as_json:
+        _print_json(added)
+        return
+    for place, names in added.items():
+        out.print(f"{place}: {'added ' + ', '.join(names) if names else 'nothing to add'}", highlight=False)
 
 
 @app.command("explain")

@@ -433,3 +433,15 @@ def test_the_users_own_registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             pytest.skip(f"unreachable: {error}")
         assert len(files(arrivals)) > 10
         assert json.dumps(sorted(files(arrivals)))
+
+
+def test_a_source_pins_what_its_lock_lacks_and_nothing_else(fake: Any, six: bytes, tmp_path: Path) -> None:
+    lock, cache = tmp_path / "a.lock", tmp_path / "cache"
+    spec = pypi_source(fake, "six==1.0", lock=lock)
+    assert sources.lock(spec, cache=cache, limits=LIMITS) == ("six==1.0",)
+    before = lock.read_bytes()
+    assert sources.lock(spec, cache=cache, limits=LIMITS) == ()
+    assert lock.read_bytes() == before
+    assert len(files(read(spec, cache))) == 2
+    with pytest.raises(InputError, match="no `lock`"):
+        sources.lock(pypi_source(fake), cache=cache, limits=LIMITS)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from starsmith.corpus.arrivals import Arrival, Target
-from starsmith.recipe import Limits, Source
+from starsmith.errors import InputError
+from starsmith.recipe import Limits, PackageSource, Source
 
 
 class SourceModule(Protocol):
@@ -48,6 +49,26 @@ def read(target: Target, *, cache: Path, limits: Limits) -> Iterator[Arrival]:
         InputError, MachineError: the whole target cannot be had; bad content never raises.
     """
     return _module(target.spec.type).read(target, cache=cache, limits=limits)
+
+
+def lock(spec: PackageSource, *, cache: Path, limits: Limits) -> tuple[str, ...]:
+    """Pins the packages that a source's lock file does not have yet; what is pinned stays as it is.
+
+    Returns:
+        the packages that were added.
+
+    Raises:
+        InputError: the source names no lock, or a package without a version that the lock does not know.
+        MachineError: the registry does not answer.
+    """
+    if spec.lock is None:
+        raise InputError(f"a {spec.type} source has no `lock`; name a file in the recipe, then pin it")
+    from starsmith.sources import packages  # loads the HTTP client
+
+    missing = packages.unpinned(spec)
+    if missing:
+        _module(spec.type).lock(missing, spec.lock, cache=cache, limits=limits, index=spec.index)  # type: ignore[attr-defined]
+    return missing
 
 
 def _module(source_type: str) -> SourceModule:

@@ -206,11 +206,31 @@ def pinned(spec: PackageSource) -> list[PackageFile] | None:
             raise InputError(
                 f"the lock {spec.lock} has no {text} of {spec.type}"
                 + (f" (it has {name} {others})" if others else "")
-                + "; add it with `sources.packages.extend_lock`, or leave `lock` out"
+                + "; add it with `starsmith lock RECIPE`, or leave `lock` out"
             )
         for entry in found:
             chosen[entry.purl, entry.filename] = replace(entry, index=spec.index)
     return list(chosen.values())
+
+
+def unpinned(spec: PackageSource) -> tuple[str, ...]:
+    """The packages of a source that its lock does not have yet; all of them where there is no lock file.
+
+    Raises:
+        InputError: the lock is bad.
+    """
+    assert spec.lock is not None
+    there = {
+        (entry.type, entry.name, entry.version) for entry in (load_lock(spec.lock) if spec.lock.exists() else [])
+    }
+    names = {(kind, name) for kind, name, _ in there}
+    missing = []
+    for text in spec.packages:
+        name, version = parse_package(text, spec.type)
+        known = (spec.type, name) in names if version is None else (spec.type, name, version) in there
+        if not known:
+            missing.append(text)
+    return tuple(missing)
 
 
 def adopt_files(folder: Path, *, lock: Path, cache: Path) -> list[PackageFile]:
