@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from decided_corpus import SmallCorpus, decide, hex_id
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -146,6 +146,10 @@ OCCURRENCE = st.tuples(
 
 
 @settings(max_examples=10, deadline=None)
+@example(
+    before=[("b", "r1", "x", 0), ("b", "r2", "x", 0)],
+    after=[("b", "r1", "x", 3), ("b", "r3", "x", 0)],
+)
 @given(st.lists(OCCURRENCE, max_size=10), st.lists(OCCURRENCE, max_size=10))
 def test_the_counts_always_add_up(
     tmp_path_factory: pytest.TempPathFactory, before: list[Any], after: list[Any]

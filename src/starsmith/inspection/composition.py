@@ -92,6 +92,8 @@ class DocumentSplit:
 class Composition:
     num_repositories: int
     kept_repositories: int
+    kept_languages: int
+    """All of them; `languages` names only the largest."""
     languages: tuple[Share, ...]
     license_types: tuple[Share, ...]
     licenses: tuple[Share, ...]
@@ -116,11 +118,13 @@ def compose(tables: query.Tables, *, seed: int = 42, top: int = 20) -> Compositi
     """Measures a corpus; tables that are missing count as empty."""
     with query.connect({name: tables.get(name, ()) for name in _NEEDED}) as connection:
         repositories = connection.sql(
-            "SELECT (SELECT count(DISTINCT repo_name) FROM files), (SELECT count(DISTINCT repo_name) FROM kept)"
+            "SELECT (SELECT count(DISTINCT repo_name) FROM files), count(DISTINCT repo_name), "
+            "count(DISTINCT language) FROM kept"
         ).fetchall()[0]
         return Composition(
             num_repositories=repositories[0],
             kept_repositories=repositories[1],
+            kept_languages=repositories[2],
             languages=_shares(
                 connection,
                 f"SELECT file_id, coalesce(language, '{UNKNOWN}') AS name "

@@ -76,8 +76,17 @@ def diff(old: query.Tables, new: query.Tables) -> Diff:
         for side, tables in (("old", old), ("new", new)):
             for name in _TABLES:
                 _view(connection, f"{side}_{name}", name, tables)
-        _pair_all(connection, "kept")
-        _pair_all(connection, "files")
+        connection.execute("CREATE TEMP TABLE files_pairs (old_id VARCHAR, new_id VARCHAR)")
+        _pair_rest(connection, "files")
+        # Two files that are each other's partner are so in both tables: else one could be said to be gone
+        # although its partner is kept.
+        connection.execute(
+            """
+            CREATE TEMP TABLE kept_pairs AS SELECT old_id, new_id FROM files_pairs
+            WHERE old_id IN (SELECT file_id FROM old_kept) AND new_id IN (SELECT file_id FROM new_kept)
+            """
+        )
+        _pair_rest(connection, "kept")
         connection.execute(_CHANGES_SQL)
         return _summarise(connection)
 
@@ -91,9 +100,9 @@ def _view(connection: duckdb.DuckDBPyConnection, view: str, name: str, tables: q
         connection.register(view, query.SCHEMAS[name].empty_table())
 
 
-def _pair_all(connection: duckdb.DuckDBPyConnection, name: str) -> None:
-    """`<name>_pairs` (`old_id`, `new_id`): every row of both sides at most once, in the order of the module."""
-    connection.execute(f"CREATE TEMP TABLE {name}_pairs (old_id VARCHAR, new_id VARCHAR)")
+def _pair_rest(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Completes `<name>_pairs` (`old_id`, `new_id`): every row of both sides at most once, in the order of the
+    module."""
     for keys in ("file_id", "repo_name, path, content_id", "repo_name, path"):
         sides = [
             f"""(SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY directory_id, file_id) AS place

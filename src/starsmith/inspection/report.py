@@ -173,12 +173,12 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
             ),
         ]
     if inputs.composition is not None:
-        kept_languages = sum(1 for share in inputs.composition.languages if share.kept_files)
+        composed = inputs.composition
         tiles.append(
             _Tile(
                 label="repositories",
-                value=f"{inputs.composition.kept_repositories:,}",
-                note=f"of {inputs.composition.num_repositories:,}, in {kept_languages} languages",
+                value=f"{composed.kept_repositories:,}",
+                note=f"of {composed.num_repositories:,}, in {composed.kept_languages:,} languages",
             )
         )
     parameters = (inputs.model or {}).get("num_parameters")
