@@ -46,7 +46,7 @@ def steps(recipe: Recipe) -> list[Step]:
         ),
         Step(
             name="report",
-            version=1,
+            version=2,
             run=published.report,
             about="one page that shows it all",
             reads="results",
