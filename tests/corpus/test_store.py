@@ -58,6 +58,20 @@ def test_finished_parts_of_a_killed_writer_stay_and_its_torn_ones_go(tmp_path: P
     assert [place.name for place in draft.folder.rglob("*") if place.is_file()] == ["0000-0000.parquet"]
 
 
+def test_scratch_of_a_killed_writer_is_no_part_of_the_result(tmp_path: Path) -> None:
+    draft = store.Store(tmp_path).draft("room/step", "k1")
+    with draft.scratch() as scratch:
+        (scratch / "left").write_bytes(b"over")
+        kept = list(scratch.iterdir())
+    assert kept
+    assert not scratch.exists()
+    (scratch / "inner").mkdir(parents=True)
+    (scratch / "inner" / "left").write_bytes(b"over")  # as a kill inside the block would leave it
+    again = store.Store(tmp_path).draft("room/step", "k1")
+    again.write("numbers", 0, ROWS)
+    assert list(again.commit({}, {}).manifest["files"]) == ["numbers/0000-0000.parquet"]
+
+
 def test_faults_name_each_damaged_file(tmp_path: Path) -> None:
     result = commit(tmp_path)
     assert list(result.faults()) == []

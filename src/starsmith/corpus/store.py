@@ -30,6 +30,7 @@ from starsmith.errors import InputError, MachineError
 
 MANIFEST = "manifest.json"
 _ROW_GROUP_ROWS = 16_384
+_SCRATCH = ".scratch"
 
 
 @contextlib.contextmanager
@@ -119,6 +120,7 @@ class Draft:
             folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.rglob(".*.tmp"):
             leftover.unlink()
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
 
     def part(self, table: str, partition: int, chunk: int = 0) -> Path:
         return self.folder / table / f"{partition:04d}-{chunk:04d}.parquet"
@@ -133,6 +135,17 @@ class Draft:
         place = self.folder / name
         write_atomically(place, data)
         return place
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder on the store's disk that is never part of the result, not even after a kill."""
+        place = self.folder / _SCRATCH
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def clear(self) -> None:
         """Throws away what an earlier run left, for steps that cannot continue in the middle."""

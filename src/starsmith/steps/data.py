@@ -385,14 +385,11 @@ def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
     jobs = _partitions(context, "signatures")
     sign = functools.partial(_sign_partition, config, seed)
     map_parallel(sign, jobs, workers=context.workers, progress=context.progress)
-    pairs = near_duplicates.pairs_from(
-        [job.place for job in jobs],
-        context.inputs["contents"].parts("contents"),
-        config,
-        seed,
-        context.progress,
-        scratch=context.draft.folder,
-    )
+    parts = context.inputs["contents"].parts("contents")
+    with context.draft.scratch() as scratch:
+        pairs = near_duplicates.pairs_from(
+            [job.place for job in jobs], parts, config, seed, context.progress, scratch=scratch
+        )
     context.draft.write("near_duplicate_pairs", 0, pairs)
     return {"num_pairs": pairs.num_rows}
 
@@ -472,12 +469,13 @@ def _build_documents(recipe: Recipe, context: Context) -> Facts:
 
     num_documents = num_files = 0
     tables = corpus_tables(context.inputs)
-    built = repositories.build(tables, recipe.documents, seed=recipe.run.seed, redact=redact)
-    for part, table in enumerate(built):
-        context.draft.write("documents", part, table)
-        num_documents += table.num_rows
-        num_files += pc.sum(pc.list_value_length(table["files"])).as_py() or 0
-        context.progress(num_documents, num_documents)
+    with context.draft.scratch() as scratch:
+        built = repositories.build(tables, recipe.documents, seed=recipe.run.seed, redact=redact, spill=scratch)
+        for part, table in enumerate(built):
+            context.draft.write("documents", part, table)
+            num_documents += table.num_rows
+            num_files += pc.sum(pc.list_value_length(table["files"])).as_py() or 0
+            context.progress(num_documents, num_documents)
     return {"num_documents": num_documents, "num_files": num_files}
 
 
