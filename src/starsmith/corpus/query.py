@@ -1,6 +1,6 @@
 """Relational work over Parquet parts, in DuckDB.
 
-DuckDB spills to disk and kept inside every memory limit that was measured; so joins, groupings and orderings
+DuckDB spills to disk and takes a memory limit; so joins, groupings and orderings
 inside a partition or over narrow columns are SQL. No Python functions are registered in it. Results that are
 written are ordered by identifiers: DuckDB promises no order of its own.
 """
