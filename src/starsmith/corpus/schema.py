@@ -96,22 +96,25 @@ TEXT_STATISTICS = pa.schema(  # characters are Unicode code points throughout
     ]
 )
 
-LICENSE_TEXTS = pa.schema(  # one row per distinct licence-like content (section 1.2)
+LICENSE_TEXTS = pa.schema(  # one row per content and what it may say of licences (section 1.2)
     [
         pa.field("content_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # text, manifest, header
         pa.field("status", pa.string(), nullable=False),  # scanned, timeout, too_large, failed
         pa.field("licenses", pa.list_(pa.string()), nullable=False),  # SPDX keys, sorted
         pa.field("expression", pa.string()),
+        pa.field("reason", pa.string()),  # why it failed
     ]
 )
 
 PII = pa.schema(  # findings, never values; offsets are UTF-8 bytes in the text
     [
         pa.field("content_id", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # EMAIL, IP_ADDRESS, KEY
+        pa.field("kind", pa.string(), nullable=False),  # EMAIL, IP_ADDRESS, KEY, NAME, PASSWORD
         pa.field("start", pa.int64(), nullable=False),
         pa.field("end", pa.int64(), nullable=False),
         pa.field("detector", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),  # probability; 1 for rules
     ]
 )
 
@@ -121,6 +124,28 @@ CONTAMINATION = pa.schema(
         pa.field("benchmark", pa.string(), nullable=False),
         pa.field("problem", pa.string(), nullable=False),
         pa.field("part", pa.string(), nullable=False),  # docstring, solution, question, prompt
+        pa.field("method", pa.string(), nullable=False),  # text (the whole needle), ngram
+        pa.field("score", pa.float64(), nullable=False),  # share of the needle that is there; 1 for text
+        pa.field("start", pa.int64(), nullable=False),  # first and last place, in UTF-8 bytes of the text
+        pa.field("end", pa.int64(), nullable=False),
+    ]
+)
+
+MALWARE = pa.schema(  # what an engine found; clean contents have no row
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("engine", pa.string(), nullable=False),  # clamav, yara
+        pa.field("signature", pa.string(), nullable=False),
+    ]
+)
+
+QUALITY = pa.schema(  # beyond the paper; keyed by content and language
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("comment_fraction", pa.float64()),  # null where the language has no comment syntax here
+        pa.field("parse_error_fraction", pa.float64()),  # null where the language has no grammar here
+        pa.field("score", pa.float64()),  # of the classifier; null without one
     ]
 )
 
@@ -132,12 +157,25 @@ NEAR_DUPLICATE_PAIRS = pa.schema(  # verified pairs, content_a < content_b
     ]
 )
 
+NEAR_DUPLICATE_QUALITY = pa.schema(  # the certificate: one row per range of exact similarity
+    [
+        pa.field("lower", pa.float64(), nullable=False),
+        pa.field("upper", pa.float64(), nullable=False),
+        pa.field("num_pairs", pa.int64(), nullable=False),  # pairs of this similarity in the sample
+        pa.field("num_joined", pa.int64(), nullable=False),  # of these, in the result
+        pa.field("fraction", pa.float64(), nullable=False),  # joined: recall above the threshold, false below
+        pa.field("interval_low", pa.float64(), nullable=False),  # 95 %
+        pa.field("interval_high", pa.float64(), nullable=False),
+    ]
+)
+
 FILE_LICENSES = pa.schema(
     [
         pa.field("file_id", pa.string(), nullable=False),
         pa.field("detected_licenses", pa.list_(pa.string()), nullable=False),
         pa.field("license_type", pa.string(), nullable=False),  # permissive, no_license, non_permissive
         pa.field("evidence", pa.string(), nullable=False),  # which texts, where, said what
+        pa.field("has_conflict", pa.bool_(), nullable=False),  # its evidence is of more than one type
     ]
 )
 
