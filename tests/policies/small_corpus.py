@@ -87,7 +87,7 @@ class SmallCorpus:
         if license_type is not None:
             self.rows["file_licenses"].append(
                 {"file_id": file_id, "detected_licenses": list(detected), "license_type": license_type}
-                | {"evidence": "MIT at /LICENSE"}
+                | {"evidence": "MIT at /LICENSE", "has_conflict": False}
             )
         if content_id not in self._contents:
             self._contents.add(content_id)
@@ -99,23 +99,47 @@ class SmallCorpus:
                 self.rows["text_statistics"].append({"content_id": content_id} | STATISTICS | (statistics or {}))
         return file_id
 
-    def license_text(self, content: str, *licenses: str, status: str = "scanned") -> None:
+    def license_text(self, content: str, *licenses: str, status: str = "scanned", kind: str = "text") -> None:
         self.rows["license_texts"].append(
-            {"content_id": hex_id(content), "status": status, "licenses": sorted(licenses), "expression": None}
+            {"content_id": hex_id(content), "kind": kind, "status": status, "licenses": sorted(licenses)}
+            | {"expression": None, "reason": None}
         )
 
     def pair(self, left: str, right: str, jaccard: float) -> None:
         first, second = sorted((hex_id(left), hex_id(right)))
         self.rows["near_duplicate_pairs"].append({"content_a": first, "content_b": second, "jaccard": jaccard})
 
-    def finding(self, content: str, kind: str, start: int = 0, detector: str = "regex") -> None:
+    def finding(
+        self, content: str, kind: str, start: int = 0, detector: str = "regex", score: float = 1.0
+    ) -> None:
         self.rows["pii"].append(
-            {"content_id": hex_id(content), "kind": kind, "start": start, "end": start + 5, "detector": detector}
+            {"content_id": hex_id(content), "kind": kind, "start": start, "end": start + 5}
+            | {"detector": detector, "score": score}
         )
 
-    def contaminate(self, content: str, problem: str, part: str = "docstring") -> None:
+    def contaminate(
+        self,
+        content: str,
+        problem: str,
+        part: str = "docstring",
+        *,
+        method: str = "text",
+        score: float = 1.0,
+        span: tuple[int, int] = (0, 100),
+    ) -> None:
         self.rows["contamination"].append(
             {"content_id": hex_id(content), "benchmark": "humaneval", "problem": problem, "part": part}
+            | {"method": method, "score": score, "start": span[0], "end": span[1]}
+        )
+
+    def infect(self, content: str, signature: str, engine: str = "clamav") -> None:
+        self.rows["malware"].append({"content_id": hex_id(content), "engine": engine, "signature": signature})
+
+    def measure_quality(self, content: str, language: str = "Python", **columns: float) -> None:
+        self.rows["quality"].append(
+            {"content_id": hex_id(content), "language": language, "comment_fraction": None}
+            | {"parse_error_fraction": None, "score": None}
+            | columns
         )
 
     def write(self, name: str, table: pa.Table) -> None:
