@@ -24,7 +24,10 @@ from starsmith.corpus.store import Result, Store, write_atomically
 from starsmith.errors import InputError
 from starsmith.memory import PeakMemory
 from starsmith.steps import data, learning, publishing
-from starsmith.steps.step import Context, Step
+from starsmith.steps.step import Context, Earlier, Step
+
+_EARLIER_RESULTS = 4
+"""Earlier results that an incremental step looks at: a run usually continues one of the last few."""
 
 State = Literal["reused", "new", "changed", "unfinished"]
 
@@ -196,8 +199,30 @@ def _run_one(
     step = planned.step
     draft = kept.draft(step.name, planned.key)
     inputs = {name: results[name] for name in step.inputs}
-    facts = step.run(Context(inputs=inputs, draft=draft, workers=workers, progress=progress))
+    context = Context(
+        inputs=inputs, draft=draft, workers=workers, earlier=_earlier(kept, planned), progress=progress
+    )
+    facts = step.run(context)
     draft.commit({**step.identity(planned.input_keys), "key": planned.key}, facts, step.logs)
+
+
+def _earlier(kept: Store, planned: Planned) -> list[Earlier]:
+    """What an incremental step may take over."""
+    if not planned.step.incremental:
+        return []
+    identity = planned.step.identity(planned.input_keys)
+    same = json.loads(json.dumps({name: identity[name] for name in ("version", "params")}))
+    return [
+        Earlier(
+            result=result,
+            inputs={
+                name: found
+                for name, key in result.manifest["inputs"].items()
+                if (found := kept.find(name, key)) is not None
+            },
+        )
+        for result in kept.others(planned.step.name, same, _EARLIER_RESULTS)
+    ]
 
 
 def _batches(steps: Sequence[Planned]) -> Iterator[list[Planned]]:

@@ -202,6 +202,26 @@ class Store:
     def draft(self, name: str, key: str) -> Draft:
         return Draft(self.folder(name, key))
 
+    def others(self, name: str, identity: Mapping[str, Any], limit: int) -> list[Result]:
+        """Committed results of a step that agree in some of their identity, the latest first.
+
+        Args:
+            name: the step.
+            identity: entries that the manifest must have, e.g. `version` and `params`.
+            limit: the most that are wanted.
+        """
+        manifests = sorted(
+            self.folder(name, "").glob(f"*/{MANIFEST}"), key=lambda place: place.stat().st_mtime_ns, reverse=True
+        )
+        found = []
+        for place in manifests:
+            result = self.find(name, place.parent.name)
+            if result is not None and all(result.manifest.get(key) == value for key, value in identity.items()):
+                found.append(result)
+                if len(found) == limit:
+                    break
+        return found
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the store for one writing run; a second run is told so at once instead of mixing drafts."""
@@ -221,21 +241,27 @@ class Store:
             lock.close()
 
 
-def write_parquet(place: Path, rows: pa.Table) -> None:
-    """Parquet with zstd, written atomically; the same rows give the same bytes."""
+@contextlib.contextmanager
+def parquet_writer(place: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Writes Parquet with zstd, row group by row group; the file is there whole at the end, or not at all."""
     with disk_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
         try:
-            pq.write_table(
-                rows.combine_chunks(), aside, compression="zstd", row_group_size=_ROW_GROUP_ROWS, version="2.6"
-            )
+            with pq.ParquetWriter(aside, schema, compression="zstd", version="2.6") as writer:
+                yield writer
             with aside.open("rb+") as stream:
                 os.fsync(stream.fileno())
             aside.replace(place)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
+
+
+def write_parquet(place: Path, rows: pa.Table) -> None:
+    """A whole table as Parquet; the same rows give the same bytes."""
+    with parquet_writer(place, rows.schema) as writer:
+        writer.write_table(rows.combine_chunks(), row_group_size=_ROW_GROUP_ROWS)
 
 
 def file_digest(place: Path) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from starsmith.corpus.arrivals import Target
 from starsmith.corpus.contents import Tabulator
 from starsmith.corpus.engine import map_parallel
 from starsmith.corpus.license_paths import is_license_like
+from starsmith.corpus.merging import merge_contents, write_contents
 from starsmith.corpus.store import Result, canonical_digest, write_parquet
 from starsmith.documents import repositories
 from starsmith.errors import InputError
@@ -24,6 +25,7 @@ from starsmith.policies import decisions, licenses, redaction
 from starsmith.policies.decisions import Policy
 from starsmith.recipe import Limits, NearDuplicates, Recipe
 from starsmith.signals import contamination, language, license_texts, near_duplicates, pii, text_statistics
+from starsmith.steps.measuring import MeasureContents, Partition, measure_contents, measure_files, partitions
 from starsmith.steps.step import Context, Facts, Step, tables_of
 
 SIGNALS = (
@@ -49,8 +51,8 @@ def steps(recipe: Recipe, targets: Sequence[Target]) -> list[Step]:
         *ingest,
         Step(
             name="contents",
-            version=1,
-            run=functools.partial(_merge_contents, recipe.corpus.partitions),
+            version=2,
+            run=_merge_contents,
             about="each distinct content once, every occurrence",
             reads="text",
             inputs=tuple(step.name for step in ingest),
@@ -103,7 +105,7 @@ def targets_of(recipe: Recipe) -> list[Target]:
 def _ingest_step(recipe: Recipe, target: Target) -> Step:
     return Step(
         name=f"ingest/{target.label}",
-        version=1,
+        version=2,
         run=_Ingest(target, recipe.run.cache, recipe.corpus.limits, recipe.corpus.partitions),
         about=f"read {target.origin}",
         reads="sources",
@@ -138,7 +140,8 @@ class _Ingest:
                 chunk += 1
         num_contents += self._write(context, tabulator.take_contents(), chunk)
         files, incidents = tabulator.files(), tabulator.incidents()
-        context.draft.write("files", 0, files)
+        for partition, rows in _by_partition(files, self.partitions):
+            context.draft.write("files", partition, rows)
         context.draft.write("incidents", 0, incidents)
         return {
             "origin": self.target.origin,
@@ -150,7 +153,7 @@ class _Ingest:
 
     def _write(self, context: Context, contents: pa.Table, chunk: int) -> int:
         for partition, rows in _by_partition(contents, self.partitions):
-            context.draft.write("contents", partition, rows, chunk)
+            write_contents(context.draft.part("contents", partition, chunk), [rows])
         return int(contents.num_rows)
 
 
@@ -166,39 +169,73 @@ def _by_partition(rows: pa.Table, partitions: int) -> list[tuple[int, pa.Table]]
 # ---- contents
 
 _UNIQUE_FILES_SQL = """
-    SELECT * FROM arrived
+    SELECT * FROM files
     QUALIFY row_number() OVER (PARTITION BY file_id ORDER BY origin, content_id) = 1 ORDER BY file_id
 """
-_UNIQUE_CONTENTS_SQL = """
-    SELECT * FROM contents QUALIFY row_number() OVER (PARTITION BY content_id) = 1 ORDER BY content_id
-"""
 
 
-def _merge_contents(partitions: int, context: Context) -> Facts:
-    """Each content once; files in the partition of their content, so that both join without a shuffle."""
-    by_partition: dict[int, list[Path]] = {}
-    for result in context.inputs.values():
-        for partition, parts in result.partitions("contents").items():
-            by_partition.setdefault(partition, []).extend(parts)
-    jobs = [
-        (parts, context.draft.part("contents", partition)) for partition, parts in sorted(by_partition.items())
-    ]
-    map_parallel(_merge_partition, jobs, workers=context.workers, progress=context.progress)
-    files = pa.concat_tables([result.read("files") for result in context.inputs.values()])
-    with query.connect({}) as connection:
-        connection.register("arrived", files)
-        unique = query.fetch(connection, _UNIQUE_FILES_SQL, schema.FILES)
-    for partition, rows in _by_partition(unique, partitions):
-        context.draft.write("files", partition, rows)
+@dataclass(frozen=True)
+class _Merge:
+    """What all sources brought for one partition, and where it goes."""
+
+    contents: tuple[Path, ...]
+    files: tuple[Path, ...]
+    contents_place: Path
+    files_place: Path
+    scratch: Path
+
+
+def _merge_contents(context: Context) -> Facts:
+    """Each content once; files in the partition of their content, so that both join without a shuffle.
+
+    A file that two sources bring stands in one partition: its identifier covers the root directory's hash, and
+    with it the content.
+    """
+    arrived = {
+        table: _by_number(result.partitions(table) for result in context.inputs.values())
+        for table in ("contents", "files")
+    }
+    with context.draft.scratch() as scratch:
+        jobs = [
+            _Merge(
+                contents=tuple(parts),
+                files=tuple(arrived["files"].get(partition, ())),
+                contents_place=context.draft.part("contents", partition),
+                files_place=context.draft.part("files", partition),
+                scratch=scratch,
+            )
+            for partition, parts in sorted(arrived["contents"].items())
+        ]
+        counts = map_parallel(_merge_partition, jobs, workers=context.workers, progress=context.progress)
     incidents = pa.concat_tables([result.read("incidents") for result in context.inputs.values()])
     context.draft.write("incidents", 0, incidents)
     return {
-        "num_files": unique.num_rows,
-        "num_contents": sum(pq.read_metadata(place).num_rows for _, place in jobs),
+        "num_files": sum(num_files for num_files, _, _ in counts),
+        "num_contents": sum(num_contents for _, num_contents, _ in counts),
         "num_incidents": incidents.num_rows,
-        "bytes": pc.sum(unique["length_bytes"]).as_py() or 0,
+        "bytes": sum(num_bytes for _, _, num_bytes in counts),
         "sources": [_source(name, result) for name, result in context.inputs.items()],
     }
+
+
+def _by_number(partitions: Iterable[Mapping[int, Sequence[Path]]]) -> dict[int, list[Path]]:
+    numbers: dict[int, list[Path]] = {}
+    for parts_of in partitions:
+        for number, parts in parts_of.items():
+            numbers.setdefault(number, []).extend(parts)
+    return numbers
+
+
+def _merge_partition(job: _Merge) -> tuple[int, int, int]:
+    """Returns the numbers of files and contents, and the files' bytes."""
+    if not job.contents_place.is_file():
+        merge_contents(job.contents, job.contents_place, job.scratch)
+    if not job.files_place.is_file():
+        with query.connect({"files": job.files}) as connection:
+            write_parquet(job.files_place, query.fetch(connection, _UNIQUE_FILES_SQL, schema.FILES))
+    lengths = pq.read_table(job.files_place, columns=["length_bytes"])["length_bytes"]
+    num_contents = pq.read_metadata(job.contents_place).num_rows
+    return len(lengths), num_contents, pc.sum(lengths).as_py() or 0
 
 
 def _source(name: str, result: Result) -> dict[str, Any]:
@@ -208,15 +245,6 @@ def _source(name: str, result: Result) -> dict[str, Any]:
         "fingerprint": result.manifest["params"]["fingerprint"],
         **result.facts,
     }
-
-
-def _merge_partition(job: tuple[list[Path], Path]) -> None:
-    parts, place = job
-    if place.is_file():
-        return
-    with query.connect({"contents": parts}) as connection:
-        rows = query.fetch(connection, _UNIQUE_CONTENTS_SQL, schema.CONTENTS)
-    write_parquet(place, rows)
 
 
 # ---- signals
@@ -232,7 +260,8 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
         Step(
             name="signals/language",
             version=language.VERSION,
-            run=functools.partial(_measure_files, "language"),
+            run=_measure_language,
+            incremental=True,
             about="language, vendored, generated (go-enry)",
             reads="text",
             inputs=("contents",),
@@ -241,7 +270,8 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
         Step(
             name="signals/text_statistics",
             version=text_statistics.VERSION,
-            run=functools.partial(_measure_contents, "text_statistics", text_statistics.measure),
+            run=functools.partial(_measure, "text_statistics", text_statistics.measure),
+            incremental=True,
             about="lines, letters, encoded data, visible HTML",
             reads="text",
             inputs=("contents",),
@@ -263,7 +293,8 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
         Step(
             name="signals/pii",
             version=pii.VERSION,
-            run=functools.partial(_measure_contents, "pii", pii.measure),
+            run=functools.partial(_measure, "pii", pii.measure),
+            incremental=True,
             about="e-mail and IP addresses, keys",
             reads="text",
             inputs=("contents",),
@@ -272,6 +303,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             name="signals/contamination",
             version=contamination.VERSION,
             run=functools.partial(_find_contamination, recipe, needles),
+            incremental=True,
             about="benchmark texts inside contents",
             reads="text",
             inputs=("contents",),
@@ -281,6 +313,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             name="signals/near_duplicates",
             version=near_duplicates.VERSION,
             run=functools.partial(_find_near_duplicates, recipe),
+            incremental=True,
             about="pairs of similar contents, verified",
             reads="text",
             inputs=("contents",),
@@ -293,53 +326,17 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
     ]
 
 
-Measure = Callable[[pa.Table], pa.Table]
+def _measure(table: str, measure: MeasureContents, context: Context) -> Facts:
+    return measure_contents(context, table, measure)
 
 
-@dataclass(frozen=True)
-class _Partition:
-    """One partition's input and output, on its way to a worker process."""
-
-    contents: tuple[Path, ...]
-    files: tuple[Path, ...]
-    place: Path
-
-
-def _partitions(context: Context, table: str) -> list[_Partition]:
-    source = context.inputs["contents"]
-    contents, files = source.partitions("contents"), source.partitions("files")
-    return [
-        _Partition(tuple(contents[number]), tuple(files.get(number, ())), context.draft.part(table, number))
-        for number in sorted(contents)
-    ]
-
-
-def _measure_contents(table: str, measure: Measure, context: Context) -> Facts:
-    jobs = _partitions(context, table)
-    run = functools.partial(_measure_partition, measure)
-    map_parallel(run, jobs, workers=context.workers, progress=context.progress)
-    return {"num_rows": _num_rows(jobs)}
-
-
-def _measure_partition(measure: Measure, job: _Partition) -> None:
-    if not job.place.is_file():
-        write_parquet(job.place, measure(_read_contents(job)))
-
-
-def _measure_files(table: str, context: Context) -> Facts:
-    jobs = _partitions(context, table)
-    map_parallel(_measure_language, jobs, workers=max(context.workers, 2), progress=context.progress)
-    return {"num_rows": _num_rows(jobs)}
-
-
-def _measure_language(job: _Partition) -> None:
-    if not job.place.is_file():
-        files = pa.concat_tables([pq.read_table(part) for part in job.files])
-        write_parquet(job.place, language.measure(files, _read_contents(job)))
+def _measure_language(context: Context) -> Facts:
+    """In worker processes always: go-enry must not be loaded in a process that may fork later."""
+    return measure_files(context, "language", language.measure, workers=max(context.workers, 2))
 
 
 def _find_contamination(recipe: Recipe, needles: pa.Table, context: Context) -> Facts:
-    facts = _measure_contents("contamination", functools.partial(contamination.measure, needles=needles), context)
+    facts = measure_contents(context, "contamination", functools.partial(contamination.measure, needles=needles))
     sets = contamination.sets_found(
         recipe.decontamination.data, packaged_humaneval=recipe.decontamination.packaged_humaneval
     )
@@ -382,7 +379,7 @@ def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
     if not config.enabled:
         context.draft.write("near_duplicate_pairs", 0, schema.NEAR_DUPLICATE_PAIRS.empty_table())
         return {"num_pairs": 0}
-    jobs = _partitions(context, "signatures")
+    jobs = partitions(context, "signatures")
     sign = functools.partial(_sign_partition, config, seed)
     map_parallel(sign, jobs, workers=context.workers, progress=context.progress)
     parts = context.inputs["contents"].parts("contents")
@@ -394,17 +391,9 @@ def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
     return {"num_pairs": pairs.num_rows}
 
 
-def _sign_partition(config: NearDuplicates, seed: int, job: _Partition) -> None:
+def _sign_partition(config: NearDuplicates, seed: int, job: Partition) -> None:
     if not job.place.is_file():
         write_parquet(job.place, near_duplicates.signatures_of(job.contents[0], config, seed))
-
-
-def _read_contents(job: _Partition) -> pa.Table:
-    return pa.concat_tables([pq.read_table(part) for part in job.contents])
-
-
-def _num_rows(jobs: list[_Partition]) -> int:
-    return sum(pq.read_metadata(job.place).num_rows for job in jobs)
 
 
 # ---- policies and documents

@@ -6,7 +6,7 @@ result. Whatever else a result depends on (a package's bytes, a benchmark list, 
 `params`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,23 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A committed result of the same step, version and parameters, made from other inputs."""
+
+    result: Result
+    inputs: Mapping[str, Result]
+    """Those that are still in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What a running step may use."""
 
     inputs: Mapping[str, Result]
     draft: Draft
     workers: int
+    earlier: Sequence[Earlier] = ()
+    """For incremental steps, the latest first; whether there are any must not change a byte of the result."""
     progress: Progress = silent
 
     def tables(self) -> Tables:
@@ -47,6 +58,8 @@ class Step:
     params: Mapping[str, Any] = field(default_factory=dict)
     logs: tuple[str, ...] = ()
     """Files that speak of time and are therefore not hashed."""
+    incremental: bool = False
+    """Takes over what earlier results of the same step hold."""
     group: str | None = None
     """Steps of one group are independent, picklable, and run side by side."""
 
