@@ -1,9 +1,9 @@
 """The policy: which rules there are, in which order they decide, and the ledger they write.
 
-The order is opt-out, status, language, licence, basic filters, contamination, exact duplicates,
-near-duplicates, and last the edits of what is kept. Every per-file rule that a file breaks has a row of its own,
-so a threshold can be moved knowing what else holds the file back. The rules on duplicates see only files that
-no other rule drops, and drop a file once.
+The order is opt-out, status, language, licence, basic filters, quality, contamination, malware, the languages of
+the mix, exact duplicates, near-duplicates, the volumes of the mix, and last the edits of what is kept. Every
+per-file rule that a file breaks has a row of its own, so a threshold can be moved knowing what else holds the file
+back. The rules on duplicates and volumes see only files that no rule before them drops, and drop a file once.
 
 `decide` writes the ledger and the kept files; `evaluate` answers for chosen files what every rule said, those
 that dropped nothing included, from the same rules.
@@ -19,10 +19,20 @@ import pyarrow as pa
 from starsmith import recipe
 from starsmith.corpus import query, schema
 from starsmith.errors import InputError
-from starsmith.policies import duplicates, facts, filters, opt_out, redaction
-from starsmith.policies.rules import Rule, ledger_sql, outcome_sql
+from starsmith.policies import (
+    contamination,
+    duplicates,
+    facts,
+    filters,
+    malware,
+    mix,
+    opt_out,
+    quality,
+    redaction,
+)
+from starsmith.policies.rules import Rule, is_in, ledger_sql, outcome_sql
 
-VERSION = 1
+VERSION = 2
 
 EVALUATION = pa.schema(  # one row per file and rule, in the order of the policy
     [
@@ -62,8 +72,13 @@ class Policy:
     licenses: recipe.Licenses = field(default_factory=recipe.Licenses)
     filters: recipe.Filters = field(default_factory=recipe.Filters)
     decontamination: recipe.Decontamination = field(default_factory=recipe.Decontamination)
+    malware: recipe.Malware = field(default_factory=recipe.Malware)
+    quality: recipe.Quality = field(default_factory=recipe.Quality)
+    mix: recipe.Mix = field(default_factory=recipe.Mix)
     near_duplicates: recipe.NearDuplicates = field(default_factory=recipe.NearDuplicates)
     pii: recipe.Pii = field(default_factory=recipe.Pii)
+    seed: int = 42
+    """The root of keyed randomness: which files of a language lie beyond its volume."""
     opt_out_targets: opt_out.Targets | None = None
     """None: there is no list, and the rule is off."""
 
@@ -72,16 +87,26 @@ class Policy:
         """Reads the opt-out list too.
 
         Raises:
-            InputError: the opt-out list cannot be read or has a line that is no target.
+            InputError: the opt-out list cannot be read or has a line that is no target, or a quality score is
+                asked for without a classifier.
         """
+        if recipe_.quality.min_score is not None and recipe_.quality.classifier is None:
+            raise InputError(
+                f"quality.min_score = {recipe_.quality.min_score} has no score to judge: name a classifier in "
+                "quality.classifier, or leave quality.min_score out"
+            )
         file = recipe_.opt_out.file
         return cls(
             languages=recipe_.languages,
             licenses=recipe_.licenses,
             filters=recipe_.filters,
             decontamination=recipe_.decontamination,
+            malware=recipe_.malware,
+            quality=recipe_.quality,
+            mix=recipe_.mix,
             near_duplicates=recipe_.near_duplicates,
             pii=recipe_.pii,
+            seed=recipe_.run.seed,
             opt_out_targets=None if file is None else opt_out.load(file),
         )
 
@@ -93,7 +118,10 @@ class Policy:
                 [rule.name, rule.allowed, rule.value, rule.applies, rule.drops, rule.enabled]
                 for rule in rules(self)
             ],
-            "near_duplicates": self.near_duplicates.model_dump(mode="json", include={"threshold", "per_language"}),
+            "near_duplicates": self.near_duplicates.model_dump(
+                mode="json", include={"threshold", "per_language", "survivors"}
+            ),
+            "mix": {"max_bytes": self.mix.max_bytes, "seed": self.seed} if self.mix.max_bytes else {},
             "opt_out": listed,
         }
 
@@ -114,9 +142,13 @@ def rules(policy: Policy) -> tuple[Rule, ...]:
         *filters.language_rules(policy.languages),
         *filters.license_rules(policy.licenses),
         *filters.filter_rules(policy.filters),
-        *filters.contamination_rules(policy.decontamination),
+        *quality.quality_rules(policy.quality),
+        *contamination.contamination_rules(policy.decontamination),
+        *malware.malware_rules(policy.malware),
+        mix.language_rule(policy.mix),
         duplicates.exact_rule(),
         duplicates.near_rule(policy.near_duplicates),
+        mix.volume_rule(policy.mix),
         *redaction.rules(policy.pii),
     )
 
@@ -143,8 +175,8 @@ def decide(tables: query.Tables, policy: Policy, *, memory_limit: str = "800MB",
     """Applies the policy to a corpus.
 
     Args:
-        tables: `files`, `contents`, `language`, `text_statistics`, `file_licenses`, `contamination`,
-            `near_duplicate_pairs` and `pii`; one that is not given is empty. No text is read.
+        tables: `files`, `contents`, `language`, `text_statistics`, `file_licenses`, `contamination`, `malware`,
+            `quality`, `near_duplicate_pairs` and `pii`; one that is not given is empty. No text is read.
         policy: the rules' parameters.
 
     Raises:
@@ -188,7 +220,8 @@ def evaluate(
         facts.build(connection, policy.opt_out_targets, file_ids=file_ids)
         connection.register("policy", rules_table(policy))
         connection.execute(f"CREATE TEMP TABLE asked AS {outcome_sql(per_file)}")
-        _check_ledger(connection)
+        _check_ledger(connection, [rule.name for _, rule in numbered if not rule.is_per_file])
+        mix.register_volumes(connection, policy.mix.max_bytes)
         connection.execute(_LATER_SQL)
         return query.fetch(connection, _EVALUATION_SQL, EVALUATION)
 
@@ -224,6 +257,8 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, policy: Policy) -> None
             duplicates.create_exact_copies(connection, candidates)
         elif rule.relation == "near_copies":
             duplicates.create_near_copies(connection, candidates, policy.near_duplicates)
+        elif rule.relation == "volume_places":
+            mix.create_volume_places(connection, candidates, policy.mix, policy.seed)
         else:
             sql = redaction.findings_sql(policy.pii, candidates)
             connection.execute(f"CREATE TEMP TABLE {rule.relation} AS {sql}")
@@ -247,16 +282,16 @@ _KEPT_SQL = """
 """
 
 
-def _check_ledger(connection: duckdb.DuckDBPyConnection) -> None:
+def _check_ledger(connection: duckdb.DuckDBPyConnection, later_rules: Sequence[str]) -> None:
     """The per-file rows of the ledger must be what the rules say now."""
     rows = connection.execute(
-        """
+        f"""
         WITH now AS (
             SELECT a.file_id, p.rule, a.value, p.threshold FROM asked a JOIN policy p USING ("order")
             WHERE a.outcome = 'drop'
         ), entered AS (
             SELECT file_id, rule, value, threshold FROM decisions SEMI JOIN facts USING (file_id)
-            WHERE rule NOT IN ('exact_duplicate', 'near_duplicate', 'pii')
+            WHERE NOT {is_in("rule", later_rules)}
         )
         SELECT rule FROM (
             (SELECT * FROM now EXCEPT SELECT * FROM entered)
@@ -283,31 +318,45 @@ _LATER_SQL = """
     ), near AS (
         SELECT regexp_extract(evidence, '^survivor ([0-9a-f]{40}) ', 1) AS survivor_id, count(*) AS num_dropped
         FROM decisions WHERE rule = 'near_duplicate' GROUP BY survivor_id
+    ), drawn_out AS (
+        SELECT l.language, count(*) AS num_dropped FROM decisions d JOIN language l USING (file_id)
+        WHERE d.rule = 'mix_volume' GROUP BY l.language
     )
     SELECT f.file_id, p."order", p.rule,
         CASE WHEN NOT p.enabled THEN 'off' WHEN e.rule IS NOT NULL THEN e.action
              WHEN d.first_drop < p."order" THEN 'not_reached'
-             WHEN p.rule = 'pii' THEN 'not_applicable' ELSE 'pass' END AS outcome,
+             WHEN p.rule = 'pii' OR p.rule = 'mix_volume' AND v.language IS NULL THEN 'not_applicable'
+             ELSE 'pass' END AS outcome,
         CASE WHEN outcome IN ('drop', 'edit') THEN e.value
              WHEN outcome <> 'pass' THEN NULL
              WHEN p.rule = 'exact_duplicate' THEN (1 + coalesce(x.num_dropped, 0)) || ' copies'
+             WHEN p.rule = 'mix_volume' THEN coalesce(o.num_dropped, 0) || ' files beyond it'
              ELSE 'cluster of ' || (1 + coalesce(n.num_dropped, 0)) END AS value,
         CASE WHEN outcome IN ('drop', 'edit') THEN e.evidence
              WHEN outcome = 'pass' AND p.rule = 'exact_duplicate' AND x.num_dropped > 0
                  THEN 'survivor of ' || (x.num_dropped + 1)
              WHEN outcome = 'pass' AND p.rule = 'near_duplicate' AND n.num_dropped > 0
-                 THEN 'survivor of ' || (n.num_dropped + 1) END AS evidence
+                 THEN 'survivor of ' || (n.num_dropped + 1)
+             WHEN outcome = 'pass' AND p.rule = 'mix_volume' AND o.num_dropped > 0
+                 THEN 'drawn in, by keyed hash of the content' END AS evidence,
+        CASE WHEN outcome IN ('drop', 'edit') THEN e.threshold
+             WHEN p.rule = 'mix_volume' AND outcome = 'pass'
+                 THEN '<= ' || v.max_bytes || ' bytes of ' || v.language
+             ELSE p.threshold END AS threshold
     FROM facts f CROSS JOIN (SELECT * FROM policy WHERE "order" NOT IN (SELECT "order" FROM asked)) p
     LEFT JOIN entered e ON e.file_id = f.file_id AND e.rule = p.rule
     LEFT JOIN first_drops d ON d.file_id = f.file_id
     LEFT JOIN exact x ON x.content_id = f.content_id
     LEFT JOIN near n ON n.survivor_id = f.file_id
+    LEFT JOIN volumes v ON v.language = f.language
+    LEFT JOIN drawn_out o ON o.language = f.language
 """
 
 _EVALUATION_SQL = """
-    SELECT o.file_id, o."order", p.rule, p.key, p.section, p.title, o.outcome, o.value, p.threshold, o.evidence
-    FROM (SELECT file_id, "order", outcome, value, evidence FROM asked
-          UNION ALL SELECT file_id, "order", outcome, value, evidence FROM later) o
+    SELECT o.file_id, o."order", p.rule, p.key, p.section, p.title, o.outcome, o.value,
+        coalesce(o.threshold, p.threshold) AS threshold, o.evidence
+    FROM (SELECT file_id, "order", outcome, value, evidence, NULL AS threshold FROM asked
+          UNION ALL SELECT file_id, "order", outcome, value, evidence, threshold FROM later) o
     JOIN policy p USING ("order")
     ORDER BY o.file_id, o."order"
 """

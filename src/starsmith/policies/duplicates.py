@@ -33,8 +33,8 @@ SURVIVOR_ORDER = """
 """
 
 CANDIDATE_COLUMNS = (
-    "file_id, content_id, repo_name, path, language, license_type, star_events_count, fork_events_count, "
-    "revision_date, visit_date"
+    "file_id, content_id, repo_name, directory_id, path, length_bytes, language, license_type, star_events_count, "
+    "fork_events_count, revision_date, visit_date"
 )
 """What these rules ask of a candidate: the columns of `facts` that are worth copying."""
 

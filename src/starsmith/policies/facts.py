@@ -20,13 +20,13 @@ TABLES = (
     "text_statistics",
     "file_licenses",
     "contamination",
+    "malware",
+    "quality",
     "near_duplicate_pairs",
     "pii",
     "decisions",
 )
 """What policies query; a table that is not given is empty."""
-
-NUM_SHOWN_PROBLEMS = 4
 
 
 def connect(tables: query.Tables, *, memory_limit: str = "800MB", threads: int = 1) -> duckdb.DuckDBPyConnection:
@@ -59,31 +59,38 @@ def build(
     _check(connection)
 
 
-_FACTS_SQL = f"""
+_FACTS_SQL = """
     CREATE TEMP TABLE facts AS
     WITH chosen_contents AS (
         SELECT DISTINCT content_id FROM chosen_files
     ), statuses AS (
         SELECT content_id, status, src_encoding FROM contents SEMI JOIN chosen_contents USING (content_id)
     ), contaminated AS (
-        SELECT content_id, count(*) AS num_contaminations,
-            list(benchmark || ' ' || problem || ' (' || part || ')' ORDER BY benchmark, problem, part) AS texts
-        FROM (SELECT DISTINCT content_id, benchmark, problem, part FROM contamination)
-        SEMI JOIN chosen_contents USING (content_id)
-        GROUP BY content_id
+        SELECT content_id,
+            list({'benchmark': benchmark, 'problem': problem, 'part': part, 'method': method, 'score': score,
+                  'start': start, 'end': "end"}
+                 ORDER BY method = 'text' DESC, score DESC, benchmark, problem, part) AS contaminations
+        FROM (
+            SELECT * FROM contamination SEMI JOIN chosen_contents USING (content_id)
+            QUALIFY row_number() OVER (
+                PARTITION BY content_id, benchmark, problem, part
+                ORDER BY method = 'text' DESC, score DESC, start, "end"
+            ) = 1
+        ) GROUP BY content_id
+    ), infected AS (
+        SELECT content_id, list({'engine': engine, 'signature': signature} ORDER BY engine, signature) AS malware
+        FROM (SELECT DISTINCT * FROM malware SEMI JOIN chosen_contents USING (content_id)) GROUP BY content_id
     )
-    SELECT f.file_id, f.content_id, f.repo_name, f.path, regexp_extract(f.path, '[^/]*$') AS name, f.length_bytes,
+    SELECT f.file_id, f.content_id, f.repo_name, f.directory_id, f.path,
+        regexp_extract(f.path, '[^/]*$') AS name, f.length_bytes,
         f.star_events_count, f.fork_events_count, f.revision_date, f.visit_date,
         c.status, c.src_encoding,
         l.file_id IS NOT NULL AS has_language_row, l.name AS language_name,
         l.language, l.is_vendor, l.is_generated,
         s.* EXCLUDE (content_id),
         p.detected_licenses, p.license_type, p.evidence AS license_evidence,
-        coalesce(x.num_contaminations, 0) AS num_contaminations,
-        CASE WHEN x.num_contaminations > 0 THEN array_to_string(x.texts[1:{NUM_SHOWN_PROBLEMS}], '; ')
-            || if(len(x.texts) > {NUM_SHOWN_PROBLEMS},
-                  '; and ' || (len(x.texts) - {NUM_SHOWN_PROBLEMS}) || ' more', '')
-            ELSE '' END AS contamination_evidence,
+        x.contaminations, v.malware,
+        q.comment_fraction, q.parse_error_fraction, q.score AS quality_score,
         o.target AS opt_out_target
     FROM chosen_files f
     LEFT JOIN statuses c USING (content_id)
@@ -91,6 +98,8 @@ _FACTS_SQL = f"""
     LEFT JOIN text_statistics s ON s.content_id = f.content_id
     LEFT JOIN file_licenses p ON p.file_id = f.file_id
     LEFT JOIN contaminated x ON x.content_id = f.content_id
+    LEFT JOIN infected v ON v.content_id = f.content_id
+    LEFT JOIN quality q ON q.content_id = f.content_id AND q.language = l.language
     LEFT JOIN opted_out o ON o.file_id = f.file_id
 """
 

@@ -1,6 +1,6 @@
-"""The rules that look at one file: status, language, licence, The Stack v2's basic filters, contamination.
+"""The rules that look at one file: status, language, licence, The Stack v2's basic filters.
 
-Sections 1.3, 1.4 and 3.3 of the reference; every threshold is a key of the recipe whose default is the
+Sections 1.3 and 1.4 of the reference; every threshold is a key of the recipe whose default is the
 published value. Where the paper is silent we chose, and each choice is named here:
 
 * A bound is broken only beyond it: exactly 100,000 lines, 1,000 characters or 25 % stay.
@@ -255,24 +255,6 @@ def _language_specific_rules(config: recipe.Filters) -> list[Rule]:
             drops=f"NOT ({named})",
             applies=f"{_HAS_TEXT} AND language = 'Text'",
         ),
-    ]
-
-
-def contamination_rules(config: recipe.Decontamination) -> list[Rule]:
-    """Section 3.3: nothing that a benchmark asks or answers may be trained on."""
-    return [
-        Rule(
-            name="contamination",
-            key="decontamination.data",
-            section="3.3",
-            title="no text of a benchmark is in it",
-            allowed="0 benchmark texts",
-            value="num_contaminations",
-            drops="num_contaminations > 0",
-            applies=_HAS_TEXT,
-            evidence="contamination_evidence",
-            enabled=config.data is not None or config.packaged_humaneval,
-        )
     ]
 
 

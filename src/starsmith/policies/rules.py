@@ -26,7 +26,7 @@ class Rule:
     title: str
     """What it asks of a file, for people."""
     allowed: str
-    """What is allowed, as text: the ledger's `threshold`."""
+    """What is allowed, as text: the ledger's `threshold`, unless it differs from row to row."""
     value: str
     """SQL: what was measured."""
     drops: str
@@ -35,6 +35,8 @@ class Rule:
     """SQL condition: the rule is asked at all. Null counts as false."""
     evidence: str = "''"
     """SQL: what the value rests on."""
+    threshold: str | None = None
+    """SQL: what is allowed to this row, for a rule that is not per file; `allowed` then says it in general."""
     enabled: bool = True
     """False: switched off by its recipe key; listed, never asked."""
     relation: str = "facts"
@@ -61,7 +63,7 @@ def ledger_sql(rules: Iterable[tuple[int, Rule]]) -> str:
     selects = [
         f"""SELECT file_id, content_id, {order}::INTEGER AS "order", {literal(rule.name)} AS rule,
             {literal(rule.action)} AS action, coalesce(({rule.value})::VARCHAR, 'none') AS value,
-            {literal(rule.allowed)} AS threshold, ({rule.evidence})::VARCHAR AS evidence
+            {rule.threshold or literal(rule.allowed)} AS threshold, ({rule.evidence})::VARCHAR AS evidence
         FROM {rule.relation} WHERE {rule.acts}"""
         for order, rule in rules
         if rule.enabled
@@ -78,7 +80,7 @@ def outcome_sql(rules: Iterable[tuple[int, Rule]]) -> str:
     """
     selects = []
     for order, rule in rules:
-        assert rule.is_per_file, rule.name
+        assert rule.is_per_file and rule.threshold is None, rule.name
         asked = f"coalesce({rule.applies}, false)" if rule.enabled else "false"
         unasked = "not_applicable" if rule.enabled else "off"
         selects.append(
