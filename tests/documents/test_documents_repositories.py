@@ -124,7 +124,7 @@ def test_redaction_gets_ordered_findings_and_changes_the_released_id(
     identifier = content_id(text)
     spans = [("IP_ADDRESS", 20, 27), ("EMAIL", 11, 16)]
     findings = [
-        {"content_id": identifier, "kind": kind, "start": start, "end": end, "detector": "rule"}
+        {"content_id": identifier, "kind": kind, "start": start, "end": end, "detector": "rule", "score": 1.0}
         for kind, start, end in spans
     ]
     seen = []

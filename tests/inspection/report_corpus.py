@@ -91,7 +91,7 @@ def rows(*, num_files: int = 240, seed: int = 7) -> dict[str, list[dict[str, Any
             "license_type": COPYLEFT[0] if rule == "license" else LICENSES[index % 3][0],
         }
         tables["file_licenses"].append(
-            {"file_id": file["file_id"], **licensed, "evidence": f"{repo_name}/LICENSE"}
+            {"file_id": file["file_id"], **licensed, "evidence": f"{repo_name}/LICENSE", "has_conflict": False}
         )
         if action != "keep":
             tables["decisions"].append(_decision(file, rule, action))
@@ -106,6 +106,7 @@ def rows(*, num_files: int = 240, seed: int = 7) -> dict[str, list[dict[str, Any
                     "start": start,
                     "end": start + len(EMAIL),
                     "detector": "email",
+                    "score": 1.0,
                 }
             )
         if rule == "near_duplicate" and previous is not None and previous["content_id"] != content["content_id"]:
@@ -120,6 +121,10 @@ def rows(*, num_files: int = 240, seed: int = 7) -> dict[str, list[dict[str, Any
                     "benchmark": "humaneval",
                     "problem": f"HumanEval/{index}",
                     "part": "docstring",
+                    "method": "text",
+                    "score": 1.0,
+                    "start": 0,
+                    "end": 40,
                 }
             )
         if action == "drop":
@@ -181,7 +186,13 @@ def rows(*, num_files: int = 240, seed: int = 7) -> dict[str, list[dict[str, Any
     tables["files"].append(license_file)
     tables["decisions"].append(_decision(license_file, "language", "drop"))
     tables["license_texts"].append(
-        {"content_id": license_text["content_id"], "status": "scanned", "licenses": ["MIT"], "expression": "mit"}
+        {
+            "content_id": license_text["content_id"],
+            "kind": "text",
+            "status": "scanned",
+            "licenses": ["MIT"],
+            "expression": "mit",
+        }
     )
     return tables
 

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from starsmith.inspection.composition import compose
+from starsmith.inspection.excerpts import excerpts
 from starsmith.inspection.funnel import funnel
 from starsmith.inspection.report import ReportInputs
 
 HOSTILE_CODE = 'def f():\n    return "</code></pre><script>alert(1)</script><img src=x>"  # \u202e\u0000\ud800'
+
+
+def shown(tables: dict[str, list[Path]]) -> dict[tuple[str, str], str]:
+    rules = funnel(tables).rules
+    return excerpts(tables, [(rule.name, example.content_id) for rule in rules for example in rule.examples])
 
 
 def inputs(tables: dict[str, list[Path]]) -> ReportInputs:
@@ -50,6 +56,29 @@ def inputs(tables: dict[str, list[Path]]) -> ReportInputs:
             },
         ],
         funnel=funnel(tables),
+        excerpts=shown(tables),
+        certificate=[
+            {
+                "lower": 0.7,
+                "upper": 1.0,
+                "num_pairs": 400,
+                "num_joined": 398,
+                "fraction": 0.995,
+                "interval_low": 0.982,
+                "interval_high": 0.9986,
+            },
+            {
+                "lower": 0.4,
+                "upper": 0.5,
+                "num_pairs": 0,
+                "num_joined": 0,
+                "fraction": 0.0,
+                "interval_low": 0.0,
+                "interval_high": 1.0,
+            },
+        ],
+        near_duplicate_threshold=0.7,
+        repositories={"whole": 3, "holed": 5, "gone": 1},
         composition=compose(tables),
         benchmarks_searched=["humaneval"],
         tokenizer={"vocab_size": 8192, "sample_bytes": 20_000_000, "bytes_per_token": 3.4123},

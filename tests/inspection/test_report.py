@@ -13,7 +13,7 @@ from starsmith.inspection.funnel import Amount
 from starsmith.inspection.report import ReportInputs, render_report
 
 SECTIONS = (
-    "funnel", "languages", "licences", "duplicates", "personal-data", "contamination", "documents", "training",
+    "funnel", "rules", "languages", "licences", "duplicates", "personal-data", "contamination", "documents", "training",
     "evaluation", "samples", "release", "sources", "timings", "recipe",
 )  # fmt: skip
 
@@ -75,6 +75,23 @@ def test_the_page_is_well_formed_and_has_all_sections(page):
     assert [attributes["id"] for attributes in page.all("section")] == list(SECTIONS)
     targets = {attributes["href"] for attributes in page.all("a")}
     assert targets <= {f"#{name}" for name in ids}
+
+
+def test_every_rule_that_took_something_has_its_own_part_with_examples(inputs, page):
+    parts = [attributes["id"] for attributes in page.all("article") if "id" in attributes]
+    assert parts == [f"rule-{rule.name}" for rule in inputs.funnel.rules] != []
+    examples = [(rule.name, example) for rule in inputs.funnel.rules for example in rule.examples]
+    assert len(inputs.excerpts) > len(examples) / 2
+    written = "".join(page.text)
+    for excerpt in inputs.excerpts.values():
+        assert report.visible(excerpt) in written
+    assert "[EMAIL]" in "".join(inputs.excerpts.values()), "findings are covered"
+
+
+def test_the_certificate_and_the_repositories_are_told(page):
+    words = " ".join("".join(page.text).split())
+    assert "0.70 to 1.00" in words and "0.9820 to 0.9986" in words
+    assert "3 whole, 5 holed, 1 gone." in words
 
 
 def test_the_same_inputs_give_the_same_bytes(inputs, text):

@@ -143,7 +143,8 @@ def compose(tables: query.Tables, *, seed: int = 42, top: int = 20) -> Compositi
             ),
             license_texts=tuple(
                 connection.sql(
-                    "SELECT status, count(*) AS n FROM license_texts GROUP BY status ORDER BY n DESC, status"
+                    "SELECT kind || ' ' || status AS what, count(*) AS n FROM license_texts "
+                    "GROUP BY what ORDER BY n DESC, what"
                 ).fetchall()
             ),
             duplicates=_duplicates(connection, seed),

@@ -37,6 +37,10 @@ class Example:
     threshold: str
     evidence: str
 
+    @property
+    def content_id(self) -> str:
+        return self.swhid.rpartition(":")[2]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:

@@ -45,7 +45,14 @@ class ReportInputs:
     policy: Sequence[Mapping[str, Any]] = ()
     """Every rule in order: `rule`, `title`, `threshold`, `section`, `key`, `enabled`."""
     funnel: Funnel | None = None
+    excerpts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Lines of dropped files to show, by rule and content_id; see `inspection.excerpts`."""
     composition: Composition | None = None
+    certificate: Sequence[Mapping[str, Any]] = ()
+    """Rows of `schema.NEAR_DUPLICATE_QUALITY`."""
+    near_duplicate_threshold: float | None = None
+    repositories: Mapping[str, int] = field(default_factory=dict)
+    """How many repositories are `whole`, `holed` and `gone` after the decisions."""
     benchmarks_searched: Sequence[str] | None = None
     """Benchmarks whose texts were searched for; empty when no benchmark data was given, None when not run."""
     tokenizer: Mapping[str, Any] | None = None

@@ -324,7 +324,7 @@ def _write_notices(connection: duckdb.DuckDBPyConnection, place: Path) -> int:
         "SELECT f.repo_name, f.directory_id, f.path, f.content_id, t.licenses FROM files f "
         "JOIN license_texts t USING (content_id) SEMI JOIN kept k "
         "ON k.repo_name = f.repo_name AND k.directory_id = f.directory_id "
-        "WHERE len(t.licenses) > 0 ORDER BY f.repo_name, f.directory_id, f.path",
+        "WHERE t.kind = 'text' AND len(t.licenses) > 0 ORDER BY f.repo_name, f.directory_id, f.path",
         NOTICES,
     )
     place.mkdir(parents=True, exist_ok=True)

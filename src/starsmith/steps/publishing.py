@@ -11,6 +11,7 @@ from typing import Any
 from starsmith import __version__
 from starsmith.corpus.store import Result, disk_errors, write_atomically
 from starsmith.inspection.composition import Composition, compose
+from starsmith.inspection.excerpts import excerpts
 from starsmith.inspection.funnel import Funnel, funnel
 from starsmith.policies.decisions import Policy, rules_table
 from starsmith.recipe import Recipe, to_toml
@@ -97,6 +98,8 @@ class _Published:
         tables = corpus_tables(context.inputs)
         inputs = context.inputs
         released = inputs["release"].facts
+        counted = funnel(tables, seed=self.recipe.run.seed)
+        shown = [(rule.name, example.content_id) for rule in counted.rules for example in rule.examples]
         page = render_report(
             ReportInputs(
                 run_name=self.recipe.run.name,
@@ -104,7 +107,8 @@ class _Published:
                 recipe_toml=to_toml(self.recipe),
                 sources=inputs["contents"].facts["sources"],
                 policy=rules_table(self.policy).to_pylist(),
-                funnel=funnel(tables, seed=self.recipe.run.seed),
+                funnel=counted,
+                excerpts=excerpts(tables, shown),
                 composition=compose(tables, seed=self.recipe.run.seed),
                 benchmarks_searched=_searched(inputs),
                 tokenizer=inputs["tokenizer"].facts,
