@@ -164,7 +164,12 @@ class NearDuplicates(Section):
     bands: PositiveInt = 42
     rows: PositiveInt = 6
     """42 bands of 6 rows find a pair of similarity 0.7 with probability 0.995; candidates are then verified."""
-    hashing: Literal["multiply-shift", "stack-v2"] = "multiply-shift"
+    hashing: Literal["fast-similarity", "multiply-shift", "stack-v2"] = "fast-similarity"
+    """One hash a shingle and as many rounds as fill the signature, one a shingle and permutation, or the
+    published script's."""
+    short_texts: Literal["whole", "alone", "together"] = "whole"
+    """A text of fewer words than a shingle is one shingle of all its words, or has no near-duplicates, or, as
+    in the published script, is a near-duplicate of every other such text."""
     verification: Literal["exact", "estimated", "none"] = "exact"
     """What joins two candidates: exact Jaccard, the share of equal signature values, or sharing a band."""
     per_language: bool = True
@@ -193,10 +198,11 @@ class NearDuplicates(Section):
 NEAR_DUPLICATE_PRESETS: dict[str, dict[str, Any]] = {
     "stack-v2": {
         "words": "split", "num_permutations": 250, "bands": 25, "rows": 10, "hashing": "stack-v2",
-        "verification": "none",
+        "short_texts": "together", "verification": "none",
     },
     "stack-v3": {
-        "num_permutations": 256, "bands": 25, "rows": 10, "verification": "estimated", "per_language": False,
+        "num_permutations": 256, "bands": 25, "rows": 10, "hashing": "multiply-shift", "short_texts": "alone",
+        "verification": "estimated", "per_language": False,
     },
 }  # fmt: skip
 
@@ -231,6 +237,8 @@ class Malware(Section):
 
     clamd: str | None = None
     """Where ClamAV's daemon listens: a socket's path, or `host:port`."""
+    clamav_databases: Path | None = None
+    """clamd's DatabaseDirectory, where this machine can read it: newer unofficial signatures show only there."""
     yara_rules: Path | None = None
     """A file of YARA rules, or a folder of `*.yar` and `*.yara` files."""
     ignore: tuple[str, ...] = ()
