@@ -13,8 +13,8 @@ from starsmith.inspection.funnel import Amount
 from starsmith.inspection.report import ReportInputs, render_report
 
 SECTIONS = (
-    "funnel", "rules", "languages", "licences", "duplicates", "personal-data", "contamination", "documents", "training",
-    "evaluation", "samples", "release", "sources", "timings", "recipe",
+    "funnel", "rules", "languages", "licences", "duplicates", "personal-data", "contamination", "documents",
+    "training", "evaluation", "samples", "release", "sources", "timings", "recipe",
 )  # fmt: skip
 
 
