@@ -9,6 +9,7 @@ import pickle
 import random
 import re
 import sysconfig
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from starsmith.corpus import schema
 from starsmith.corpus.components import connected_components
 from starsmith.errors import MachineError
 from starsmith.recipe import NearDuplicates
-from starsmith.signals import minhash_kernels, near_duplicates, shingle_kernels
+from starsmith.signals import minhash_kernels, near_duplicate_candidates, near_duplicate_signing, near_duplicates
 from starsmith.signals.code_points import WORD, lower_case, properties
 
 CONFIG = NearDuplicates()
@@ -57,16 +58,18 @@ def pairs_of(table):
     return {(row["content_a"], row["content_b"]): row["jaccard"] for row in table.to_pylist()}
 
 
-def python_words(text):
+def python_words(text, words="runs"):
+    if words == "split":
+        return re.split(r"\W", text.lower())
     lowered = "".join(character.lower() if character != "\u0130" else character for character in text)
     return re.findall(r"\w+", lowered)
 
 
-def python_shingles(text, num_words):
-    words = python_words(text)
-    if 0 < len(words) < num_words:
-        return [tuple(words)]
-    return [tuple(words[at : at + num_words]) for at in range(len(words) - num_words + 1)]
+def python_shingles(text, num_words, words="runs", short_is_whole=True):
+    found = python_words(text, words)
+    if 0 < len(found) < num_words and short_is_whole:
+        return [tuple(found)]
+    return [tuple(found[at : at + num_words]) for at in range(len(found) - num_words + 1)]
 
 
 def python_mix(value):
@@ -78,11 +81,31 @@ def python_mix(value):
 def python_shingle_hash(shingle, key):
     polynomial = 0
     for word in shingle:
-        hashed = key
+        hashed = 0
         for character in word:
-            hashed = (hashed ^ ord(character)) * 0x100000001B3 & MASK
-        polynomial = (polynomial * 0x9E3779B97F4A7C15 + python_mix(hashed)) & MASK
+            hashed = (hashed * 0x9E3779B97F4A7C15 + python_mix(key + ord(character) & MASK)) & MASK
+        polynomial = (polynomial * 0xD1342543DE82EF95 + hashed + key) & MASK
     return python_mix(polynomial)
+
+
+def python_key(seed):
+    return int.from_bytes(hashlib.shake_256(f"starsmith near-duplicates {seed}".encode()).digest(8), "little")
+
+
+def python_fast_similarity(hashes, num_values):
+    """The definition, value by value: the first round in which a hash falls there decides."""
+    signature = []
+    for value in range(num_values):
+        for number in range(num_values):
+            mixed = [h if number == 0 else python_mix(h + number * 0x9E3779B97F4A7C15 & MASK) for h in hashes]
+            here = [m & 0xFFFFFFFF for m in mixed if (m >> 32) * num_values >> 32 == value]
+            if here:
+                signature.append(min(here))
+                break
+        else:
+            key = (num_values + 1 + value) * 0x9E3779B97F4A7C15
+            signature.append(min(python_mix(h + key & MASK) & 0xFFFFFFFF for h in hashes))
+    return signature
 
 
 def exact_pairs(table, config):
@@ -103,25 +126,45 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map
 
 
 @settings(max_examples=50, deadline=None)
-@given(TEXTS, st.integers(1, 6), st.integers(0, MASK))
-@example("", 5, 1)
-@example("a", 5, MASK)
-@example("a b c d e", 5, 0)
-@example("a b c d e f", 5, 0)
-def test_shingles_equal_plain_python(text, num_words, key):
-    data = np.frombuffer(text.encode(), np.uint8)
-    found = shingle_kernels.shingle_set(data, 0, len(data), num_words, np.uint64(key), properties(), lower_case())
-    assert found.tolist() == sorted({python_shingle_hash(s, key) for s in python_shingles(text, num_words)})
+@given(
+    st.lists(TEXTS, max_size=4),
+    st.integers(1, 6),
+    st.integers(0, 2**70),
+    st.sampled_from(["runs", "split"]),
+    st.sampled_from(["whole", "alone"]),
+)
+@example([""], 5, 1, "split", "whole")
+@example(["", "a", "é", " ", "\U0001f600"], 1, 1, "split", "whole")
+@example(["a", "a b c d e", "a b c d e f"], 5, 1, "runs", "alone")
+def test_shingles_equal_plain_python(texts, num_words, seed, words, short_texts):
+    config = NearDuplicates(shingle_words=num_words, words=words, short_texts=short_texts)
+    found = near_duplicate_signing.shingles(pa.array(texts, pa.string()), config, seed)
+    expected = [python_shingles(text, num_words, words, short_texts == "whole") for text in texts]
+    key = python_key(seed)
+    assert np.diff(found.starts).tolist() == [len(own) for own in expected]
+    assert found.hashes.tolist() == [python_shingle_hash(shingle, key) for own in expected for shingle in own]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=60))
+def test_distinct(numbers):
+    assert near_duplicate_signing.distinct(np.array(numbers, np.uint64)).tolist() == sorted(set(numbers))
 
 
 def test_lower_case_keeps_words_words():
     assert (properties()[lower_case()] & WORD == properties() & WORD).all()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(TEXTS, max_size=4), st.integers(1, 6), st.integers(0, 2**70))
-def test_signatures_equal_plain_python(texts, num_words, seed):
-    config = NearDuplicates(shingle_words=num_words, num_permutations=12, bands=3, rows=4)
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(TEXTS, max_size=4),
+    st.integers(1, 6),
+    st.integers(0, 2**70),
+    st.sampled_from(["fast-similarity", "multiply-shift"]),
+)
+@example(["a", "a b c", "one two three four five six seven eight"], 1, 42, "fast-similarity")
+def test_signatures_equal_plain_python(texts, num_words, seed, hashing):
+    config = NearDuplicates(shingle_words=num_words, num_permutations=12, bands=3, rows=4, hashing=hashing)
     ids = pa.array([str(number) for number in range(len(texts))], pa.string())
     batch = pa.record_batch([ids, pa.array(texts, pa.large_string())], ["content_id", "text"])
     found_ids, rows = near_duplicates.signatures(batch, config, seed)
@@ -130,36 +173,57 @@ def test_signatures_equal_plain_python(texts, num_words, seed):
     key, *numbers = (int.from_bytes(stream[at : at + 8], "little") for at in range(0, len(stream), 8))
     expected = {}
     for number, text in enumerate(texts):
-        hashes = [python_shingle_hash(s, key) >> 32 for s in python_shingles(text, num_words)]
-        if hashes:
+        hashes = [python_shingle_hash(s, key) for s in python_shingles(text, num_words)]
+        if hashes and hashing == "fast-similarity":
+            expected[str(number)] = python_fast_similarity(hashes, 12)
+        elif hashes:
             expected[str(number)] = [
-                min((a * x + b + 2**63 & MASK) >> 32 for x in hashes)
+                min((a * (x >> 32) + b + 2**63 & MASK) >> 32 for x in hashes)
                 for a, b in zip(numbers[:12], numbers[12:], strict=True)
             ]
     assert dict(zip(found_ids.to_pylist(), rows.tolist(), strict=True)) == expected
 
 
-def test_signatures_of_texts_longer_than_a_block():
-    words = [f"w{number}" for number in range(5_000)]
-    text = " ".join(words + words)
+def sign_one(text, config, seed=1):
     batch = pa.record_batch([pa.array(["x"]), pa.array([text], pa.large_string())], ["content_id", "text"])
-    _, rows = near_duplicates.signatures(batch, CONFIG, 1)
-    hashing = near_duplicates._hashing(1, CONFIG.num_permutations)
-    data = np.frombuffer(text.encode(), np.uint8)
-    shingles = shingle_kernels.shingle_set(data, 0, len(data), 5, hashing.key, properties(), lower_case())
-    assert len(shingles) == 5_000
-    products = (shingles >> np.uint64(32))[:, None] * hashing.multipliers.view(np.uint64)
+    return near_duplicates.signatures(batch, config, seed)[1][0]
+
+
+def test_signatures_of_texts_longer_than_a_block():
+    config = NearDuplicates(preset="stack-v3")
+    text = " ".join(2 * [f"w{number}" for number in range(5_000)])
+    hashes = np.unique(near_duplicate_signing.shingles(pa.array([text]), config, 1).hashes)
+    assert len(hashes) == 5_000
+    hashing = near_duplicate_signing._hashing(1, config.num_permutations)
+    products = (hashes >> np.uint64(32))[:, None] * hashing.multipliers.view(np.uint64)
     values = products + hashing.addends.view(np.uint64) + np.uint64(2**63)
-    assert (rows[0] == (values >> np.uint64(32)).min(axis=0)).all()
+    assert (sign_one(text, config) == (values >> np.uint64(32)).min(axis=0)).all()
+
+
+@pytest.mark.parametrize("num_words", [1, 10, 300, 5_000, 20_000])
+@pytest.mark.parametrize("hashing", ["fast-similarity", "multiply-shift", "stack-v2"])
+def test_repetition_does_not_change_a_signature(num_words, hashing):
+    config = NearDuplicates(shingle_words=1, hashing=hashing)
+    words = [f"w{number}" for number in range(num_words)]
+    once, again = " ".join(words), " ".join(words * (1 + 60_000 // num_words))
+    assert (sign_one(once, config) == sign_one(again, config)).all()
+
+
+def test_a_long_text_of_one_word_takes_no_longer_than_others():
+    """Rounds over millions of equal shingles would take minutes."""
+    start = time.process_time()
+    sign_one("same " * 4_000_000, CONFIG)
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(("num_shared", "num_own"), [(1, 4), (5, 5), (10, 5), (40, 10), (300, 150), (30, 300)])
-def test_the_estimate_of_jaccard_is_unbiased(num_shared, num_own):
+@pytest.mark.parametrize("hashing", ["fast-similarity", "multiply-shift"])
+def test_the_estimate_of_jaccard_is_unbiased(num_shared, num_own, hashing):
     """Over many seeds the mean lies within four standard errors of the truth."""
     shared = [f"shared{number}" for number in range(num_shared)]
     sides = [" ".join(shared + [f"{side}{number}" for number in range(num_own)]) for side in "ab"]
     truth = num_shared / (num_shared + 2 * num_own)
-    config = NearDuplicates(shingle_words=1)
+    config = NearDuplicates(shingle_words=1, hashing=hashing)
     batch = pa.record_batch([pa.array(["a", "b"]), pa.array(sides, pa.large_string())], ["content_id", "text"])
     estimates = []
     for seed in range(100):
@@ -174,7 +238,7 @@ def test_the_estimate_of_jaccard_is_unbiased(num_shared, num_own):
 @given(st.integers(0, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_bands_agree_exactly_when_their_rows_do(num_texts, bands, rows, seed):
     values = np.random.default_rng(seed).integers(0, 2, (num_texts, bands * rows + 1)).astype(np.uint32)
-    hashes = near_duplicates.band_hashes(values, bands, rows)
+    hashes = minhash_kernels.band_hashes(values, bands, rows)
     assert hashes.shape == (num_texts, bands)
     for band, (i, j) in itertools.product(range(bands), itertools.combinations(range(num_texts), 2)):
         same = (values[i, band * rows : (band + 1) * rows] == values[j, band * rows : (band + 1) * rows]).all()
@@ -189,16 +253,16 @@ def test_bucket_pairs(buckets, full, num_first, num_previous):
     hashes = np.array([buckets[member] for member in order], np.uint64)
     expected = set()
     for bucket in set(buckets):
-        group = [member for member in order if buckets[member] == bucket]
+        group = sorted(member for member in order if buckets[member] == bucket)
         for place, member in enumerate(group):
-            if len(group) <= full:
-                others = group[:place]
-            else:
-                others = group[max(0, place - num_previous) : place] + sorted(group)[:num_first]
-            expected |= {tuple(sorted((member, other))) for other in others}
+            start = 0 if len(group) <= full else max(0, place - num_previous)
+            others = group[start:place]
+            if len(group) > full:
+                others += group[: min(place, num_first)]
+            expected |= {(other, member) for other in others}
     pairs = minhash_kernels.bucket_pairs(hashes, members, full, num_first, num_previous).tolist()
     assert {divmod(pair, 2**32) for pair in pairs} == expected
-    assert len(pairs) <= len(buckets) * max(full / 2, num_first + num_previous)
+    assert len(pairs) == len(expected) <= len(buckets) * max(full / 2, num_first + num_previous)
 
 
 def mutated(text, rate, rng):
@@ -291,7 +355,7 @@ def test_contents_without_text_are_left_out(tmp_path):
     other = other.append_column(schema.CONTENTS.field("text"), pa.nulls(2, pa.large_string()))
     part = tmp_path / "part.parquet"
     pq.write_table(other, part)
-    assert near_duplicates.signatures_of(part, CONFIG, 1).num_rows == 0
+    assert near_duplicates.signatures_of(part, CONFIG, 1)["signature"].null_count == 2
     assert near_duplicates.verified_pairs([part], CONFIG, 1) == schema.NEAR_DUPLICATE_PAIRS.empty_table()
     assert near_duplicates.verified_pairs([], CONFIG, 1) == schema.NEAR_DUPLICATE_PAIRS.empty_table()
 
@@ -310,7 +374,7 @@ def test_a_thousand_copies_cost_a_bounded_number_of_pairs_and_stay_one_component
 def test_large_buckets_hide_no_pair(tmp_path, monkeypatch):
     """Texts that share 7 of 10 words share many buckets; each has one true near-duplicate among 400."""
     for limit, value in (("FULL_BUCKET", 4), ("FIRST", 1), ("PREVIOUS", 1)):
-        monkeypatch.setattr(near_duplicates, limit, value)
+        monkeypatch.setattr(near_duplicate_candidates, limit, value)
     common = [f"licence{number}" for number in range(300)]
     texts = []
     for family in range(200):
@@ -328,7 +392,7 @@ def test_large_buckets_hide_no_pair(tmp_path, monkeypatch):
 
 def test_large_buckets_do_not_depend_on_the_order_of_rows(tmp_path, monkeypatch):
     for limit, value in (("FULL_BUCKET", 2), ("FIRST", 1), ("PREVIOUS", 1)):
-        monkeypatch.setattr(near_duplicates, limit, value)
+        monkeypatch.setattr(near_duplicate_candidates, limit, value)
     common = " ".join(f"w{number}" for number in range(60))
     table = contents([f"{common} own{number % 20} {'!' * number}" for number in range(80)])
     parts = write_parts(tmp_path, table, 3)

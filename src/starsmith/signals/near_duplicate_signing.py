@@ -1,0 +1,305 @@
+"""From contents to shingles and signatures: what is computed from each text once (section 3.1).
+
+A signature is a pure function of a text, the configuration and the seed, so rows of an earlier run are copied
+where a content has one, and its text is not read. A content that has nothing to compare (no text, no words, or
+too few of them under `short_texts = "alone"`) has a row without a signature, for the same reason: it need not be
+read again.
+
+The shingles themselves are needed once more, for the exact similarity of candidates. Reading and splitting the
+texts a second time costs more than writing 8 bytes a shingle to a scratch file and reading back the few that are
+asked for, so `signatures_of` can leave them beside its table: a `ShingleFile`, which lives as long as the step.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from starsmith import recipe
+from starsmith.corpus.buffers import text_buffers
+from starsmith.corpus.store import disk_errors
+from starsmith.signals import minhash_kernels, near_duplicate_stack_v2, shingle_kernels
+from starsmith.signals.code_points import lower_case, properties
+
+BATCH_ROWS = 64
+"""Texts at a time: enough that calls cost nothing, and little enough that shingles stay in the caches."""
+
+_SPECIAL_CASE = "[\u0130\u03a3]"
+"""The letters that `str.lower` does not lower-case one by one and without context."""
+
+_INDEX = pa.schema(
+    [
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("num_shingles", pa.int64(), nullable=False),
+    ]
+)
+
+
+class Shingles(NamedTuple):
+    hashes: NDArray[np.uint64]
+    """In the order of the texts, repeated ones too."""
+    starts: NDArray[np.int64]
+    """(num_texts + 1,)"""
+
+
+class ShingleFile(NamedTuple):
+    """The shingles of a part's contents, as 64-bit numbers in `place`, and whose they are beside it."""
+
+    place: Path
+
+    @property
+    def index(self) -> Path:
+        return self.place.with_name(self.place.name + ".index")
+
+
+class _Hashing(NamedTuple):
+    """The keyed part of signatures: functions of the seed, by a hash and not by a generator's state."""
+
+    key: np.uint64
+    multipliers: NDArray[np.int64]
+    addends: NDArray[np.int64]
+
+
+def shingles(texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int) -> Shingles:
+    """The shingles of a text column; a null text has none.
+
+    Args:
+        texts: `string` or `large_string`.
+        config: words, shingle_words and short_texts are used.
+        seed: the root of keyed randomness.
+    """
+    if config.words == "split":
+        texts = _lower_special_cases(texts)
+    offsets, data = text_buffers(texts)
+    found = shingle_kernels.shingle_hashes(
+        offsets,
+        data,
+        config.shingle_words,
+        config.words == "split",
+        config.short_texts == "whole",
+        _hashing(seed, config.num_permutations).key,
+        properties(),
+        lower_case(),
+    )
+    return Shingles(*found)
+
+
+def distinct(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The set of one text's shingles, ascending."""
+    ordered = np.sort(hashes)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def signatures(
+    contents: pa.Table | pa.RecordBatch, config: recipe.NearDuplicates, seed: int
+) -> tuple[pa.Array, NDArray[np.uint32]]:
+    """The signatures of the contents that have something to compare.
+
+    Args:
+        contents: at least the columns content_id and text of `schema.CONTENTS`; a null text is left out.
+        config: all that says what a word, a shingle and a signature is.
+        seed: the root of keyed randomness; the published script's hashing has its own.
+
+    Returns:
+        (num_texts,) content ids in the order of `contents`, and (num_texts, num_permutations).
+    """
+    rows, is_signed, _ = _sign(contents["text"], config, seed)
+    ids = contents["content_id"]
+    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    return ids.filter(pa.array(is_signed)), rows[is_signed]
+
+
+def signatures_schema(config: recipe.NearDuplicates) -> pa.Schema:
+    """content_id, and signature: `num_permutations` little-endian uint32, null where there is none."""
+    return pa.schema(
+        [
+            pa.field("content_id", pa.string(), nullable=False),
+            pa.field("signature", pa.binary(4 * config.num_permutations)),
+        ]
+    )
+
+
+def signatures_of(
+    part: Path,
+    config: recipe.NearDuplicates,
+    seed: int,
+    *,
+    known: Sequence[Path] = (),
+    shingle_file: Path | None = None,
+) -> pa.Table:
+    """The signatures of one Parquet part of contents, a row each, as a table of `signatures_schema`.
+
+    Args:
+        part: contents, with the columns content_id and text.
+        config: see `signatures`.
+        seed: likewise.
+        known: tables of this function for the same configuration and seed, of any contents: what they hold is
+            copied, and only other texts are read. The result is the same with and without them.
+        shingle_file: where the shingles of the texts that are read are left for `pairs_from`; not by default.
+            Left only where candidates are compared exactly.
+
+    Raises:
+        ValueError: a known table has signatures of another length.
+    """
+    schema_ = signatures_schema(config)
+    with pq.ParquetFile(part) as file:
+        part_ids = file.read(["content_id"], use_threads=False)["content_id"].combine_chunks().cast(pa.string())
+    ids, columns = _known_signatures(part_ids, known, schema_) if known else ([], [])
+    known_ids = pa.concat_arrays(ids) if ids else None
+    wants_shingles = shingle_file is not None and config.verification == "exact"
+    writer = _ShingleWriter(ShingleFile(shingle_file)) if shingle_file is not None and wants_shingles else None
+    try:
+        for batch in _unknown_batches(part, part_ids, known_ids):
+            rows, is_signed, found = _sign(batch["text"], config, seed, with_shingles=writer is not None)
+            ids.append(batch["content_id"].cast(pa.string()))
+            columns.append(_packed(rows, is_signed, schema_.field("signature").type))
+            if writer is not None and found is not None:
+                writer.append(ids[-1], found)
+    finally:
+        if writer is not None:
+            writer.close()
+    table = pa.table(
+        [pa.chunked_array(ids, pa.string()), pa.chunked_array(columns, schema_.field(1).type)], schema_
+    )
+    return table if known_ids is None else table.take(pc.index_in(part_ids, value_set=table["content_id"]))
+
+
+def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """The position in `wanted` (content ids) of each text that the file holds, and the text's shingles."""
+    file = ShingleFile(place)
+    index = pq.read_table(file.index, schema=_INDEX, use_threads=False)
+    positions = pc.index_in(index["content_id"].cast(wanted.type), value_set=wanted)
+    positions = positions.fill_null(-1).to_numpy()
+    stops = np.cumsum(index["num_shingles"].to_numpy())
+    starts = stops - index["num_shingles"].to_numpy()
+    hashes = np.asarray(np.memmap(place, np.uint64, "r")) if len(stops) and stops[-1] else np.zeros(0, np.uint64)
+    for row in np.flatnonzero(positions >= 0).tolist():
+        yield int(positions[row]), hashes[starts[row] : stops[row]]
+
+
+def read_shingles(
+    part: Path, config: recipe.NearDuplicates, seed: int, wanted: pa.Array
+) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """The same from the texts of a Parquet part of contents; row groups without a wanted text are not read."""
+    with pq.ParquetFile(part) as file:
+        part_ids = file.read(["content_id"], use_threads=False)["content_id"].combine_chunks()
+    others = part_ids.filter(pc.invert(pc.is_in(part_ids.cast(wanted.type), value_set=wanted)))
+    for batch in _unknown_batches(part, part_ids, others):
+        positions = pc.index_in(batch["content_id"].cast(wanted.type), value_set=wanted)
+        found = shingles(batch["text"], config, seed)
+        for row, position in enumerate(positions.to_pylist()):
+            yield position, found.hashes[found.starts[row] : found.starts[row + 1]]
+
+
+@functools.lru_cache(4)
+def _hashing(seed: int, num_permutations: int) -> _Hashing:
+    stream = hashlib.shake_256(f"starsmith near-duplicates {int(seed)}".encode())
+    numbers = np.frombuffer(stream.digest(8 * (1 + 2 * num_permutations)), "<u8").astype(np.uint64)
+    multipliers, addends = numbers[1:].view(np.int64).reshape(2, num_permutations)
+    return _Hashing(numbers[0], multipliers, addends)
+
+
+def _sign(
+    texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int, *, with_shingles: bool = False
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_], Shingles | None]:
+    """(num_texts, num_permutations), (num_texts,) whether there is a signature, and the shingles if asked for."""
+    hashing = _hashing(seed, config.num_permutations)
+    found = shingles(texts, config, seed) if with_shingles or config.hashing != "stack-v2" else None
+    if config.hashing == "stack-v2":
+        rows, num_words = near_duplicate_stack_v2.signatures(
+            *text_buffers(_lower_special_cases(texts)),
+            config.shingle_words,
+            config.words == "split",
+            config.short_texts == "whole",
+            *near_duplicate_stack_v2.permutations(config.num_permutations),
+            properties(),
+            lower_case(),
+        )
+        has_shingles = num_words >= (1 if config.short_texts == "whole" else config.shingle_words)
+    else:
+        assert found is not None
+        if config.hashing == "fast-similarity":
+            rows = minhash_kernels.fast_similarity(*found, config.num_permutations)
+        else:
+            rows = minhash_kernels.multiply_shift(*found, hashing.multipliers, hashing.addends)
+        has_shingles = np.diff(found.starts) > 0
+    is_text = np.asarray(pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts.chunks).is_valid())
+    return rows, is_text & (has_shingles | (config.short_texts == "together")), found
+
+
+def _lower_special_cases(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Texts that hold a letter of `_SPECIAL_CASE` lower-cased by Python, and the others as they are."""
+    is_special = pc.match_substring_regex(texts, _SPECIAL_CASE)
+    if not pc.any(is_special).as_py():
+        return texts
+    column = pa.chunked_array([texts]) if isinstance(texts, pa.Array) else texts
+    rows = zip(column.to_pylist(), is_special.to_pylist(), strict=True)
+    return pa.array([text.lower() if special else text for text, special in rows], pa.large_string())
+
+
+def _packed(rows: NDArray[np.uint32], is_signed: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    data = pa.py_buffer(np.ascontiguousarray(rows, "<u4"))
+    column = pa.Array.from_buffers(kind, len(rows), [None, data])
+    return column if is_signed.all() else pc.if_else(pa.array(is_signed), column, pa.scalar(None, kind))
+
+
+def _known_signatures(
+    part_ids: pa.Array, known: Sequence[Path], schema_: pa.Schema
+) -> tuple[list[pa.Array], list[pa.Array]]:
+    ids, columns = [], []
+    for table in known:
+        with pq.ParquetFile(table) as file:
+            if file.schema_arrow.field("signature").type != schema_.field("signature").type:
+                raise ValueError(f"{table} has signatures of {file.schema_arrow.field('signature').type}")
+            for batch in file.iter_batches(columns=schema_.names, use_threads=False):
+                found = batch.filter(pc.is_in(batch["content_id"].cast(pa.string()), value_set=part_ids))
+                ids.append(found["content_id"].cast(pa.string()))
+                columns.append(found["signature"])
+    return ids, columns
+
+
+def _unknown_batches(part: Path, part_ids: pa.Array, known_ids: pa.Array | None) -> Iterator[pa.RecordBatch]:
+    """content_id and text of the contents that are not known; row groups without any are not read."""
+    with pq.ParquetFile(part) as file:
+        groups = list(range(file.num_row_groups))
+        if known_ids is not None:
+            is_unknown = pc.invert(pc.is_in(part_ids, value_set=known_ids))
+            sizes = [file.metadata.row_group(group).num_rows for group in groups]
+            starts = np.cumsum([0, *sizes])
+            groups = [group for group in groups if pc.any(is_unknown.slice(starts[group], sizes[group])).as_py()]
+        if not groups:
+            return
+        for batch in file.iter_batches(
+            BATCH_ROWS, row_groups=groups, columns=["content_id", "text"], use_threads=False
+        ):
+            if known_ids is not None:
+                batch = batch.filter(pc.invert(pc.is_in(batch["content_id"], value_set=known_ids)))
+            yield batch
+
+
+class _ShingleWriter:
+    def __init__(self, file: ShingleFile) -> None:
+        self._file = file
+        self._stream = file.place.open("wb")
+        self._ids: list[pa.Array] = []
+        self._lengths: list[NDArray[np.int64]] = []
+
+    def append(self, ids: pa.Array, found: Shingles) -> None:
+        with disk_errors(self._file.place):
+            self._stream.write(found.hashes.data)
+        self._ids.append(ids)
+        self._lengths.append(np.diff(found.starts))
+
+    def close(self) -> None:
+        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
+        with disk_errors(self._file.place):
+            self._stream.close()
+            ids = pa.chunked_array(self._ids, pa.string())
+            pq.write_table(pa.table([ids, pa.array(lengths)], schema=_INDEX), self._file.index)

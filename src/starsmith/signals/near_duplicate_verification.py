@@ -1,0 +1,175 @@
+"""How similar the candidates are: exactly, by their signatures, or not asked (section 3.1).
+
+The share of equal values of two signatures estimates the Jaccard similarity of their texts. Where the exact one is
+asked for, a candidate whose estimate lies more than `SAFE_DEVIATIONS` standard deviations below the threshold is
+left out by that alone: a pair at the threshold is lost so with a probability of 1e-9, and most false candidates
+need no comparison. The others are compared by their sets of shingles, which come, in this order,
+
+* not at all, where an earlier result already has the pair: its similarity is copied;
+* from the shingles that signing left on disk;
+* from the texts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from starsmith import recipe
+from starsmith.corpus.store import disk_errors
+from starsmith.signals import minhash_kernels, shingle_kernels
+from starsmith.signals.near_duplicate_candidates import Candidates, Signed
+from starsmith.signals.near_duplicate_signing import distinct, read_shingle_file, read_shingles
+
+SAFE_DEVIATIONS = 6
+VERIFYING_STEPS = 16
+
+
+class Sources(NamedTuple):
+    """Where the sets of shingles come from."""
+
+    shingle_files: Sequence[Path]
+    content_parts: Sequence[Path]
+    known_pairs: Sequence[Path]
+
+
+class _ShingleSets(NamedTuple):
+    codes: NDArray[np.int64]
+    """(num_sets,) ascending."""
+    numbers: NDArray[np.int64]
+    """(num_sets,) the set of each code, for sets lie in the order in which they were read."""
+    offsets: NDArray[np.int64]
+    """(num_sets + 1,)"""
+    shingles: NDArray[np.uint64]
+    """Each set ascending and without repetition; on disk."""
+
+
+def verified(
+    candidates: Candidates,
+    signed: Signed,
+    config: recipe.NearDuplicates,
+    seed: int,
+    sources: Sources,
+    place: Path,
+    advance: Callable[[], None],
+) -> tuple[Candidates, NDArray[np.float64]]:
+    """The candidates that are pairs, and their similarities.
+
+    Args:
+        candidates: of `signed`.
+        signed: the signatures.
+        config: threshold and verification, and what says what a shingle is.
+        seed: the one that the signatures were made with.
+        sources: of the shingles, for exact verification.
+        place: a file to write sets of shingles to.
+        advance: called once a part of the contents and `VERIFYING_STEPS` times for the pairs.
+
+    Raises:
+        ValueError: a candidate is without its text.
+    """
+    positions = signed.positions
+    equal = minhash_kernels.agreements(signed.signatures, positions[candidates.left], positions[candidates.right])
+    estimates = equal / config.num_permutations
+    if config.verification == "exact":
+        deviation = (config.threshold * (1 - config.threshold) / config.num_permutations) ** 0.5
+        candidates = candidates.only(estimates >= config.threshold - SAFE_DEVIATIONS * deviation)
+        similarities = _exact(candidates, signed.ids, config, seed, sources, place, advance)
+    else:
+        similarities = estimates
+        for _ in range(len(sources.content_parts) + VERIFYING_STEPS):
+            advance()
+    if config.verification == "none":
+        return candidates, similarities
+    is_pair = similarities >= config.threshold
+    return candidates.only(is_pair), similarities[is_pair]
+
+
+def _exact(
+    candidates: Candidates,
+    ids: pa.Array,
+    config: recipe.NearDuplicates,
+    seed: int,
+    sources: Sources,
+    place: Path,
+    advance: Callable[[], None],
+) -> NDArray[np.float64]:
+    similarities = _known_similarities(candidates, ids, sources.known_pairs)
+    unknown = np.isnan(similarities)
+    open_pairs = candidates.only(unknown)
+    with disk_errors(place):
+        sets = _read_sets(ids, open_pairs, config, seed, sources, place, advance)
+    found = []
+    for pairs in np.array_split(np.arange(len(open_pairs.left)), VERIFYING_STEPS):
+        left, right = (
+            sets.numbers[np.searchsorted(sets.codes, side[pairs])] for side in (open_pairs.left, open_pairs.right)
+        )
+        found.append(shingle_kernels.jaccards(sets.shingles, sets.offsets, left, right, config.threshold))
+        advance()
+    similarities[unknown] = np.concatenate(found)
+    return similarities
+
+
+def _known_similarities(candidates: Candidates, ids: pa.Array, known_pairs: Sequence[Path]) -> NDArray[np.float64]:
+    """(num_candidates,): the similarity of those that earlier results have, NaN for the others."""
+    similarities = np.full(len(candidates.left), np.nan)
+    keys = candidates.left << 32 | candidates.right
+    for part in known_pairs:
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(columns=["content_a", "content_b", "jaccard"], use_threads=False):
+                left, right = (
+                    pc.index_in(batch[side].cast(ids.type), value_set=ids)
+                    .fill_null(-1)
+                    .to_numpy()
+                    .astype(np.int64)
+                    for side in ("content_a", "content_b")
+                )
+                known = left << 32 | right
+                places = np.searchsorted(keys, known)
+                places[places == len(keys)] = 0
+                is_known = (left >= 0) & (right >= 0) & (keys[places] == known) if len(keys) else left > right
+                similarities[places[is_known]] = batch["jaccard"].to_numpy()[is_known]
+    return similarities
+
+
+def _read_sets(
+    ids: pa.Array,
+    pairs: Candidates,
+    config: recipe.NearDuplicates,
+    seed: int,
+    sources: Sources,
+    place: Path,
+    advance: Callable[[], None],
+) -> _ShingleSets:
+    """The sets of all candidates, written to `place` in one pass over what holds them."""
+    codes = np.union1d(pairs.left, pairs.right)
+    wanted = ids.take(pa.array(codes))
+    numbers = np.full(len(codes), -1, np.int64)
+    offsets = [0]
+
+    def write(found: Iterator[tuple[int, NDArray[np.uint64]]], places: NDArray[np.int64]) -> None:
+        for position, hashes in found:
+            own = distinct(hashes)
+            numbers[places[position]] = len(offsets) - 1
+            offsets.append(offsets[-1] + len(own))
+            file.write(own.data)
+
+    with place.open("wb") as file:
+        for shingle_file in sources.shingle_files:
+            missing = np.flatnonzero(numbers < 0)
+            write(read_shingle_file(shingle_file, wanted.take(pa.array(missing))), missing)
+        for part in sources.content_parts:
+            missing = np.flatnonzero(numbers < 0)
+            if len(missing):
+                write(read_shingles(part, config, seed, wanted.take(pa.array(missing))), missing)
+            advance()
+    if (numbers < 0).any():
+        raise ValueError(
+            f"no text for {wanted[int(np.argmin(numbers))]}: the contents are not those that were signed"
+        )
+    shingles = np.asarray(np.memmap(place, np.uint64, "c")) if offsets[-1] else np.zeros(0, np.uint64)
+    return _ShingleSets(codes, numbers, np.array(offsets), shingles)
