@@ -161,9 +161,13 @@ NEAR_DUPLICATE_QUALITY = pa.schema(  # the certificate: one row per range of exa
     [
         pa.field("lower", pa.float64(), nullable=False),
         pa.field("upper", pa.float64(), nullable=False),
-        pa.field("num_pairs", pa.int64(), nullable=False),  # pairs of this similarity in the sample
-        pa.field("num_joined", pa.int64(), nullable=False),  # of these, in the result
-        pa.field("fraction", pa.float64(), nullable=False),  # joined: recall above the threshold, false below
+        pa.field("num_contents", pa.int64(), nullable=False),  # sampled contents that have such a pair
+        pa.field("num_pairs", pa.int64(), nullable=False),  # their pairs of this similarity, with any content
+        pa.field("num_joined", pa.int64(), nullable=False),  # of these, in one cluster of the result
+        pa.field("num_linked", pa.int64(), nullable=False),  # of these, a pair of the result
+        pa.field(
+            "fraction", pa.float64()
+        ),  # recall: joined, from the threshold on; false merges: linked, below it
         pa.field("interval_low", pa.float64(), nullable=False),  # 95 %
         pa.field("interval_high", pa.float64(), nullable=False),
     ]
