@@ -26,6 +26,10 @@ _SHOWN_CHARS = 2_000
 
 PEERS: dict[str, tuple[str, ...]] = {
     "datatrove": ("datatrove[processing]==0.10.1", "pyarrow==26.0.1"),
+    "daft": ("daft==0.7.26",),
+    "data-juicer": ("py-data-juicer==1.6.1",),
+    "rensa": ("rensa==0.5.0", "pyarrow==26.0.1"),
+    "text-dedup": ("text-dedup==0.4.0",),
 }
 """A peer's name to the arguments of `pip install`: pinned requirements, and options such as `--no-deps`."""
 

@@ -78,7 +78,13 @@ TEXTS = st.lists(
 
 
 @settings(max_examples=10, deadline=None)
-@given(TEXTS, TEXTS, st.lists(st.booleans(), min_size=14, max_size=14), st.booleans(), st.sampled_from(["starsmith", "stack-v2", "stack-v3"]))  # fmt: skip
+@given(
+    TEXTS,
+    TEXTS,
+    st.lists(st.booleans(), min_size=14, max_size=14),
+    st.booleans(),
+    st.sampled_from(["starsmith", "stack-v2", "stack-v3"]),
+)
 def test_adding_and_deleting_equals_a_fresh_run(tmp_path_factory, before, added, kept, with_shingles, preset):
     config = NearDuplicates(preset=preset)
     folder = tmp_path_factory.mktemp("runs")
