@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -150,6 +151,7 @@ def test_a_pair_through_a_dropped_content_joins_nothing(corpus: SmallCorpus) -> 
     )
 )
 def test_widest_chain_equals_trying_every_threshold(pairs: dict[tuple[int, int], float]) -> None:
+    links = sorted(pairs)
     neighbours: dict[str, list[tuple[float, str]]] = {str(node): [] for node in range(7)}
     for (left, right), similarity in pairs.items():
         neighbours[str(left)].append((similarity, str(right)))
@@ -164,7 +166,13 @@ def test_widest_chain_equals_trying_every_threshold(pairs: dict[tuple[int, int],
                     queue.append(other)
         return seen
 
-    widths = duplicates.widest_chains(neighbours, "0")
+    found = duplicates.widest_chains(
+        np.array([left for left, _ in links], np.int64),
+        np.array([right for _, right in links], np.int64),
+        np.array([pairs[link] for link in links], np.float64),
+        np.arange(7) == 0,
+    )
+    widths = {str(node): width for node, width in enumerate(found.tolist()) if width >= 0}
     assert set(widths) == reached(0.0)
     for node in set(widths) - {"0"}:
         assert node in reached(widths[node])

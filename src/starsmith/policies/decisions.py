@@ -119,7 +119,7 @@ class Policy:
                 for rule in rules(self)
             ],
             "near_duplicates": self.near_duplicates.model_dump(
-                mode="json", include={"threshold", "per_language", "survivors"}
+                mode="json", include={"threshold", "verification", "per_language", "survivors"}
             ),
             "mix": {"max_bytes": self.mix.max_bytes, "seed": self.seed} if self.mix.max_bytes else {},
             "opt_out": listed,
@@ -146,7 +146,7 @@ def rules(policy: Policy) -> tuple[Rule, ...]:
         *contamination.contamination_rules(policy.decontamination),
         *malware.malware_rules(policy.malware),
         mix.language_rule(policy.mix),
-        duplicates.exact_rule(),
+        duplicates.exact_rule(policy.near_duplicates),
         duplicates.near_rule(policy.near_duplicates),
         mix.volume_rule(policy.mix),
         *redaction.rules(policy.pii),
@@ -254,6 +254,7 @@ def _write_ledger(connection: duckdb.DuckDBPyConnection, policy: Policy) -> None
             "ANTI JOIN (SELECT file_id FROM ledger WHERE action = 'drop') USING (file_id)"
         )
         if rule.relation == "exact_copies":
+            duplicates.create_choice(connection, candidates, policy.near_duplicates)
             duplicates.create_exact_copies(connection, candidates)
         elif rule.relation == "near_copies":
             duplicates.create_near_copies(connection, candidates, policy.near_duplicates)
