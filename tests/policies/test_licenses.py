@@ -11,17 +11,27 @@ from hypothesis import strategies as st
 from small_corpus import SmallCorpus
 
 from starsmith import recipe
-from starsmith.corpus.license_paths import LICENSE_PATH, is_license_like
+from starsmith.corpus.license_paths import (
+    LICENSE_PATH,
+    MANIFEST_PATH,
+    UNKNOWN_REFERENCE,
+    is_license_like,
+    is_manifest,
+)
 from starsmith.errors import InputError
 from starsmith.policies import license_categories, licenses
 
 BLUE_OAK = Path(__file__).resolve().parents[2].parent / "shared/samples/licenses/blueoak-list-15.0.0.json"
-UNKNOWN = license_categories.UNKNOWN_REFERENCE
+UNKNOWN = UNKNOWN_REFERENCE
 NEUTRAL = "LicenseRef-scancode-warranty-disclaimer"
 
 
-def judged(corpus: SmallCorpus) -> dict[str, dict[str, object]]:
-    table = licenses.file_licenses(corpus.tables(), recipe.Licenses())
+PUBLISHED = ("repository", "texts")
+ALL = ("repository", "texts", "manifests", "headers")
+
+
+def judged(corpus: SmallCorpus, *, evidence: tuple[str, ...] = ALL) -> dict[str, dict[str, object]]:
+    table = licenses.file_licenses(corpus.tables(), recipe.Licenses.model_validate({"evidence": evidence}))
     assert table["file_id"].to_pylist() == sorted(table["file_id"].to_pylist())
     paths = {row["file_id"]: f"{row['repo_name']}:{row['path']}" for row in corpus.rows["files"]}
     return {paths[row["file_id"]]: row for row in table.to_pylist()}
@@ -59,7 +69,8 @@ FIGURE_1 = [
 ]
 
 
-def test_figure_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize("evidence", [PUBLISHED, ALL])
+def test_figure_1(tmp_path: Path, evidence: tuple[str, ...]) -> None:
     corpus = SmallCorpus(tmp_path)
     for number, (gha, texts, _) in enumerate(FIGURE_1):
         repo = f"owner/{number}"
@@ -68,7 +79,7 @@ def test_figure_1(tmp_path: Path) -> None:
             content = f"license {number} {place}"
             corpus.add(f"/LICENSE.{place}", repo=repo, content=content, license_type=None)
             corpus.license_text(content, *keys, status=status)
-    found = judged(corpus)
+    found = judged(corpus, evidence=evidence)
     for number, (gha, texts, license_type) in enumerate(FIGURE_1):
         row = found[f"owner/{number}:/src/a.py"]
         assert row["license_type"] == license_type, (gha, texts, row)
@@ -117,22 +128,26 @@ def test_only_license_like_names_count(corpus: SmallCorpus) -> None:
     (row,) = judged(corpus).values()
     assert (row["license_type"], row["evidence"]) == (
         "no_license",
-        "no licence-like file in its directory or above",
+        "no licence-like file or manifest in its directory or above",
     )
 
 
-def test_evidence_puts_what_decides_first_and_counts_what_it_leaves_out(corpus: SmallCorpus) -> None:
-    corpus.add("/a.py", license_type=None)
+def test_evidence_goes_from_near_to_far_and_leaves_out_what_does_not_decide(corpus: SmallCorpus) -> None:
+    corpus.add("/src/deep/a.py", content="a", license_type=None, gha_license_id="NOASSERTION")
+    corpus.license_text("a", "ISC", kind="header")
     for number in range(12):
-        corpus.add(f"/LICENSE.{number:02d}", content=f"mit {number}", license_type=None)
+        corpus.add(f"/src/LICENSE.{number:02d}", content=f"mit {number}", license_type=None)
         corpus.license_text(f"mit {number}", "MIT")
     corpus.add("/NOTICE", content="gpl", license_type=None)
     corpus.license_text("gpl", "GPL-3.0-only")
     corpus.add("/README", content="none", license_type=None)
     corpus.license_text("none")
-    evidence = str(judged(corpus)["owner/repo:/a.py"]["evidence"])
-    assert evidence.startswith("GPL-3.0-only at /NOTICE; MIT at /LICENSE.00; ")
-    assert evidence.endswith("; and 5 more texts")
+    evidence = str(judged(corpus)["owner/repo:/src/deep/a.py"]["evidence"])
+    shown = "; ".join(f"MIT at /src/LICENSE.{number:02d}" for number in range(7))
+    assert evidence == (
+        f"ISC in its header; {shown}; GPL-3.0-only at /NOTICE; and 5 more texts; GHArchive says NOASSERTION; "
+        "these are in conflict"
+    )
 
 
 def test_texts_that_say_nothing_are_counted(corpus: SmallCorpus) -> None:
@@ -140,6 +155,119 @@ def test_texts_that_say_nothing_are_counted(corpus: SmallCorpus) -> None:
     corpus.license_text("readme")
     (row,) = judged(corpus).values()
     assert row["evidence"] == "1 licence-like text without a licence"
+    for number in range(2):
+        corpus.add(f"/{number}.gemspec", content=f"gem {number}", license_type=None)
+        corpus.license_text(f"gem {number}", kind="manifest")
+    rows = judged(corpus)
+    assert rows["owner/repo:/README.md"]["evidence"] == "1 licence-like text and 2 manifests without a licence"
+    assert {row["license_type"] for row in rows.values()} == {"no_license"}
+
+
+# what the file's header, the manifest, the text and GHArchive say; the type; whether it is a conflict
+UNION = [
+    (["MIT"], [], [], None, "permissive", False),
+    (["GPL-2.0-only"], [], ["MIT"], None, "non_permissive", True),
+    (["MIT"], [], ["GPL-2.0-only"], None, "non_permissive", True),
+    (["MIT"], ["Apache-2.0"], ["ISC"], None, "permissive", False),
+    ([], ["GPL-2.0-only"], ["MIT"], None, "non_permissive", True),
+    ([], ["GPL-2.0-only"], [], None, "non_permissive", False),
+    (["GPL-2.0-only"], [], [], "MIT", "permissive", True),  # GHArchive's word comes first, but it is flagged
+    (["MIT"], [], [], "GPL-3.0", "non_permissive", True),
+    (["MIT"], [], [], "NOASSERTION", "permissive", False),
+    ([], [UNKNOWN], ["MIT"], None, "permissive", False),
+    ([], [UNKNOWN], [], None, "non_permissive", False),
+    ([NEUTRAL], [], [], None, "no_license", False),
+    (["MIT", "GPL-2.0-only"], [], [], None, "non_permissive", True),
+]
+
+
+def test_all_evidence_is_one_set(tmp_path: Path) -> None:
+    corpus = SmallCorpus(tmp_path)
+    for number, (header, manifest, text, gha, _, _) in enumerate(UNION):
+        places = {
+            "header": ("/src/a.py", header),
+            "manifest": ("/package.json", manifest),
+            "text": ("/COPYING", text),
+        }
+        for kind, (path, keys) in places.items():
+            content = f"{kind} {number}"
+            corpus.add(path, repo=f"owner/{number}", content=content, license_type=None, gha_license_id=gha)
+            corpus.license_text(content, *keys, kind=kind)
+    found = judged(corpus)
+    for number, (header, manifest, text, gha, license_type, has_conflict) in enumerate(UNION):
+        row = found[f"owner/{number}:/src/a.py"]
+        assert (row["license_type"], row["has_conflict"]) == (license_type, has_conflict), row
+        assert row["detected_licenses"] == sorted({*header, *manifest, *text})
+        says = [
+            *([f"{', '.join(sorted(header))} in its header"] if header else []),
+            *([f"{', '.join(text)} at /COPYING"] if text else []),
+            *([f"{', '.join(manifest)} in the manifest /package.json"] if manifest else []),
+            *([f"GHArchive says {gha}"] if gha else []),
+            *(["these are in conflict"] if has_conflict else []),
+        ]
+        assert row["evidence"] == "; ".join(says)
+
+
+def test_kinds_that_are_left_out_do_not_speak_and_nothing_is_scanned_again(tmp_path: Path) -> None:
+    corpus = SmallCorpus(tmp_path)
+    kinds = {"header": "/src/a.py", "manifest": "/Cargo.toml", "text": "/LICENSE"}
+    for kind, path in kinds.items():
+        corpus.add(path, content=kind, license_type=None, gha_license_id="NOASSERTION")
+    corpus.license_text("header", "GPL-2.0-only", kind="header")
+    corpus.license_text("manifest", "MPL-2.0", kind="manifest")
+    corpus.license_text("text", "MIT", kind="text")
+
+    def detected(*evidence: str) -> object:
+        return judged(corpus, evidence=evidence)["owner/repo:/src/a.py"]["detected_licenses"]
+
+    assert detected(*ALL) == ["GPL-2.0-only", "MIT", "MPL-2.0"]
+    assert detected("repository", "texts", "manifests") == ["MIT", "MPL-2.0"]
+    assert detected("headers") == ["GPL-2.0-only"]
+    assert detected("repository") == []
+    row = judged(corpus, evidence=PUBLISHED)["owner/repo:/src/a.py"]
+    assert (row["license_type"], row["has_conflict"]) == ("permissive", False)
+    assert row["evidence"] == "MIT at /LICENSE; GHArchive says NOASSERTION"
+    assert judged(corpus, evidence=("repository",))["owner/repo:/src/a.py"]["license_type"] == "non_permissive"
+    assert "GHArchive" not in str(judged(corpus, evidence=("texts",))["owner/repo:/src/a.py"]["evidence"])
+
+
+@pytest.mark.parametrize("kind", ["header", "manifest", "text"])
+@pytest.mark.parametrize("status", ["timeout", "too_large", "failed"])
+def test_unread_evidence_of_any_kind_is_not_no_license(corpus: SmallCorpus, kind: str, status: str) -> None:
+    path = {"header": "/a.py", "manifest": "/pom.xml", "text": "/LICENSE"}[kind]
+    corpus.add(path, content="unread", license_type=None)
+    corpus.license_text("unread", kind=kind, status=status)
+    corpus.rows["license_texts"][-1]["reason"] = "no such thing" if status == "failed" else None
+    row = judged(corpus)[f"owner/repo:{path}"]
+    assert row["license_type"] == "non_permissive"
+    assert f"not read ({status}: " in str(row["evidence"])
+    assert ("no such thing" in str(row["evidence"])) == (status == "failed")
+
+
+def test_a_header_speaks_for_its_own_file_wherever_that_lies(corpus: SmallCorpus) -> None:
+    for repo in ("one/a", "two/b"):
+        corpus.add("/x.c", repo=repo, content="same", license_type=None)
+        corpus.add("/y.c", repo=repo, content=f"other {repo}", license_type=None)
+    corpus.license_text("same", "GPL-2.0-only", kind="header")
+    types = {place: row["license_type"] for place, row in judged(corpus).items()}
+    assert types == {
+        "one/a:/x.c": "non_permissive",
+        "two/b:/x.c": "non_permissive",
+        "one/a:/y.c": "no_license",
+        "two/b:/y.c": "no_license",
+    }
+
+
+def test_metadata_folders_speak_for_the_directory_that_holds_them(corpus: SmallCorpus) -> None:
+    for path in ("/six.py", "/lib/b.py", "/lib/six-1.0.dist-info/RECORD", "/lib/b.egg-info/c.txt"):
+        corpus.add(path, license_type=None)
+    corpus.add("/six-1.0.dist-info/METADATA", content="mit", license_type=None)
+    corpus.add("/lib/b.egg-info/PKG-INFO", content="isc", license_type=None)
+    corpus.license_text("mit", "MIT", kind="manifest")
+    corpus.license_text("isc", "ISC", kind="manifest")
+    found = {place.partition(":")[2]: row["detected_licenses"] for place, row in judged(corpus).items()}
+    assert found["/six.py"] == ["MIT"]
+    assert found["/lib/b.py"] == found["/lib/b.egg-info/c.txt"] == ["ISC", "MIT"]
 
 
 def test_no_files_at_all(corpus: SmallCorpus) -> None:
@@ -158,6 +286,23 @@ def test_no_files_at_all(corpus: SmallCorpus) -> None:
 )
 def test_license_like_names(name: str, expected: bool) -> None:
     assert is_license_like(f"/LICENSE/{name}") is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, True) for name in ("package.json", "pom.xml", "a.b.gemspec", "x.cabal", "PKG-INFO", "setup.py")),
+        *(
+            (name, False)
+            for name in ("Package.json", "package.json5", "xpackage.json", ".gem", "metadata", "cabal")
+        ),
+    ],
+)
+def test_manifest_names(name: str, expected: bool) -> None:
+    assert is_manifest(f"/package.json/{name}") is expected
+    with duckdb.connect() as connection:
+        (found,) = connection.execute("SELECT regexp_full_match($1, $2)", [name, MANIFEST_PATH]).fetchone() or ()
+    assert found is expected
 
 
 @settings(max_examples=50, deadline=None)

@@ -4,6 +4,7 @@ import os
 import time
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from starsmith.errors import MachineError
@@ -58,9 +59,9 @@ def test_every_fault_costs_one_text(workers):
     texts = ["a", "die", "b", "raise", "slow", "c", "hang", "d"]
     assert scan(texts, workers=workers) == [
         Outcome(0, "scanned", "A"),
-        Outcome(1, "failed"),
+        Outcome(1, "failed", reason="its scanner died (exit code 9)"),
         Outcome(2, "scanned", "B"),
-        Outcome(3, "failed"),
+        Outcome(3, "failed", reason="RuntimeError: no"),
         Outcome(4, "timeout"),
         Outcome(5, "scanned", "C"),
         Outcome(6, "timeout"),
@@ -95,6 +96,20 @@ def test_a_caller_that_stops_early_leaves_nothing_running():
     outcomes = license_scanner.scan(["a", *["hang"] * 4], load_fake, deadline_seconds=600, workers=2)
     next(outcomes)
     outcomes.close()  # `nothing_left_running` looks
+
+
+def test_texts_in_a_file_are_read_by_number(tmp_path):
+    place = tmp_path / "texts.arrow"
+    column = pa.array(["a", "b", "die", "c"], pa.large_string())
+    with (
+        pa.OSFile(str(place), "wb") as sink,
+        pa.ipc.new_file(sink, pa.schema([("text", pa.large_string())])) as out,
+    ):
+        for start in (0, 2):
+            out.write_batch(pa.record_batch([column[start : start + 2]], names=["text"]))
+    texts = license_scanner.StoredTexts(place)
+    assert (len(texts), texts[3], texts[1:3]) == (4, "c", ["b", "die"])
+    assert [outcome.answer for outcome in scan(texts)] == ["A", "B", None, "C"]
 
 
 def test_no_texts_start_no_process(monkeypatch):

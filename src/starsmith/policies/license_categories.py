@@ -42,9 +42,6 @@ NEUTRAL_LICENSES = frozenset(
 )
 """Texts that grant and forbid nothing; ignored when a set of licences is judged (section 1.2)."""
 
-UNKNOWN_REFERENCE = "LicenseRef-scancode-unknown-license-reference"
-"""A bare mention such as "see LICENSE"; discarded when a permissive licence was found beside it."""
-
 _DATA = "permissive_licenses.txt"
 
 

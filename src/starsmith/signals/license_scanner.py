@@ -22,7 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, ForkProcess
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
+
+import pyarrow as pa
 
 from starsmith.errors import MachineError
 
@@ -36,6 +39,7 @@ GRACE_SECONDS = 15.0
 """What a worker has beyond the deadline before it is killed: ScanCode looks at the clock only between steps."""
 
 _EXIT_SECONDS = 5.0
+_REASON_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Outcome:
     """scanned, timeout or failed."""
     answer: Any = None
     """What `detect` returned, when scanned."""
+    reason: str | None = None
+    """Why there is no answer, when failed."""
 
 
 def scan(
@@ -58,19 +64,27 @@ def scan(
 ) -> Iterator[Outcome]:
     """Yields one outcome for each text, in the order in which they end.
 
+    Args:
+        texts: picklable. Each worker takes its texts from it by number, so that a sequence which reads them from
+            a file (`StoredTexts`) keeps only those in memory that are being scanned.
+        load: makes the function that is run on each.
+        deadline_seconds: for one text.
+        workers: the most processes; never more than texts.
+        grace_seconds: beyond the deadline, before a worker is killed.
+
     Raises:
         MachineError: `load` failed, or the supervisor was killed.
     """
-    if not texts:
+    if not len(texts):
         return
     spawn = multiprocessing.get_context("spawn")
     connection, remote = spawn.Pipe()
-    job = _Job(tuple(texts), deadline_seconds, max(1, min(workers, len(texts))), grace_seconds)
+    job = _Job(texts, deadline_seconds, max(1, min(workers, len(texts))), grace_seconds)
     supervisor = spawn.Process(target=_supervise, args=(remote, load, job), name="starsmith-license-scanner")
     supervisor.start()
     remote.close()
     try:
-        for _ in texts:
+        for _ in range(len(texts)):
             message = connection.recv()
             if isinstance(message, str):
                 raise MachineError(f"the licence scanner could not load its index: {message}")
@@ -90,9 +104,42 @@ def scan(
         supervisor.close()
 
 
+class StoredTexts(Sequence[str]):
+    """The strings of the only column of an Arrow file, mapped into memory where they are read and not before."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._column: pa.ChunkedArray | None = None
+
+    def __getstate__(self) -> Path:
+        return self._place
+
+    def __setstate__(self, place: Path) -> None:
+        self._place, self._column = place, None
+
+    def _read(self) -> pa.ChunkedArray:
+        if self._column is None:
+            self._column = pa.ipc.open_file(pa.memory_map(str(self._place))).read_all().column(0)
+        return self._column
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            texts: list[str] = self._read()[number].to_pylist()
+            return texts
+        text: str = self._read()[number].as_py()
+        return text
+
+
 @dataclass(frozen=True)
 class _Job:
-    texts: tuple[str, ...]
+    texts: Sequence[str]
     deadline_seconds: float
     num_workers: int
     grace_seconds: float
@@ -168,8 +215,10 @@ class _Team:
             try:
                 outcome: Outcome = worker.connection.recv()
             except (EOFError, ConnectionResetError):
+                worker.process.join(_EXIT_SECONDS)
+                reason = f"its scanner died (exit code {worker.process.exitcode})"
                 self._replace(worker)
-                return Outcome(worker.number, "failed")
+                return Outcome(worker.number, "failed", reason=reason)
             self._workers.remove(worker)
             self._hand_next(worker.process, worker.connection)
             return outcome
@@ -228,6 +277,7 @@ def _detect_one(number: int, detect: Detect, job: _Job) -> Outcome:
     deadline = time.time() + job.deadline_seconds
     try:
         answer = detect(job.texts[number], deadline)
-    except Exception:
-        return Outcome(number, "failed")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_CHARS]
+        return Outcome(number, "failed", reason=reason)
     return Outcome(number, "scanned", answer) if time.time() < deadline else Outcome(number, "timeout")

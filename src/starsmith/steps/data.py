@@ -16,16 +16,22 @@ from starsmith.corpus import query, schema
 from starsmith.corpus.arrivals import Target
 from starsmith.corpus.contents import Tabulator
 from starsmith.corpus.engine import map_parallel
-from starsmith.corpus.license_paths import is_license_like
 from starsmith.corpus.merging import merge_contents, write_contents
 from starsmith.corpus.store import Result, canonical_digest, write_parquet
 from starsmith.documents import repositories
 from starsmith.errors import InputError
 from starsmith.policies import decisions, licenses, redaction
 from starsmith.policies.decisions import Policy
-from starsmith.recipe import Limits, NearDuplicates, Recipe
+from starsmith.recipe import Licenses, Limits, NearDuplicates, Recipe
 from starsmith.signals import contamination, language, license_texts, near_duplicates, pii, text_statistics
-from starsmith.steps.measuring import MeasureContents, Partition, measure_contents, measure_files, partitions
+from starsmith.steps.measuring import (
+    MeasureContents,
+    Partition,
+    batches,
+    measure_contents,
+    measure_files,
+    partitions,
+)
 from starsmith.steps.step import Context, Facts, Step, tables_of
 
 SIGNALS = (
@@ -255,6 +261,7 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
         recipe.decontamination.data,
         packaged_humaneval=recipe.decontamination.packaged_humaneval,
         min_chars=recipe.decontamination.min_chars,
+        prose_sets=recipe.decontamination.prose_sets,
     )
     return [
         Step(
@@ -281,13 +288,15 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             name="signals/license_texts",
             version=license_texts.VERSION,
             run=functools.partial(_scan_licenses, recipe),
-            about="licences of each distinct licence-like text (ScanCode)",
+            incremental=True,
+            about="licences in texts, manifests and headers, each once (ScanCode)",
             reads="text",
             inputs=("contents",),
             params={
                 "index": license_texts.index_version(),
                 "deadline_seconds": recipe.licenses.deadline_seconds,
                 "max_text_bytes": recipe.licenses.max_text_bytes,
+                "kinds": list(license_texts.kinds_of(recipe.licenses.evidence)),
             },
         ),
         Step(
@@ -307,7 +316,11 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
             about="benchmark texts inside contents",
             reads="text",
             inputs=("contents",),
-            params={"needles": contamination.fingerprint(needles)},
+            params={
+                "needles": contamination.fingerprint(needles),
+                "ngram_words": recipe.decontamination.ngram_words,
+                "unicode": unicodedata.unidata_version,
+            },
         ),
         Step(
             name="signals/near_duplicates",
@@ -336,42 +349,63 @@ def _measure_language(context: Context) -> Facts:
 
 
 def _find_contamination(recipe: Recipe, needles: pa.Table, context: Context) -> Facts:
-    facts = measure_contents(context, "contamination", functools.partial(contamination.measure, needles=needles))
+    config = recipe.decontamination
+    measure = functools.partial(contamination.measure, needles=needles, ngram_words=config.ngram_words)
+    facts = measure_contents(context, "contamination", measure)
     sets = contamination.sets_found(
-        recipe.decontamination.data, packaged_humaneval=recipe.decontamination.packaged_humaneval
+        config.data, packaged_humaneval=config.packaged_humaneval, prose_sets=config.prose_sets
     )
     return {
         **facts,
         "num_needles": needles.num_rows,
         "benchmarks": sorted(pc.unique(needles["benchmark"]).to_pylist()),
-        "sets": {"loaded": sets.loaded, "missing": sets.missing, "unknown": sets.unknown},
+        "sets": {
+            "loaded": sets.loaded,
+            "missing": sets.missing,
+            "unknown": sets.unknown,
+            "left_out": sets.left_out,
+        },
     }
 
 
 def _scan_licenses(recipe: Recipe, context: Context) -> Facts:
-    source = context.inputs["contents"]
-    files = source.read("files", ["path", "content_id"])
-    like = {
-        content_id
-        for path, content_id in zip(files["path"].to_pylist(), files["content_id"].to_pylist(), strict=True)
-        if is_license_like(path)
-    }
-    wanted = pa.array(sorted(like), pa.string())
-    texts = pa.concat_tables(
-        [
-            rows.filter(pc.is_in(rows["content_id"], wanted))
-            for rows in (pq.read_table(part) for part in source.parts("contents"))
-        ]
-    )
-    scanned = license_texts.scan(
-        texts,
-        deadline_seconds=recipe.licenses.deadline_seconds,
-        max_text_bytes=recipe.licenses.max_text_bytes,
-        workers=context.workers,
-        progress=context.progress,
-    )
+    """Passages that an earlier result has scanned are not scanned again; nor are those of a killed run."""
+    config = recipe.licenses
+    jobs = partitions(context, "license_texts")
+    known = [
+        part
+        for previous in context.earlier
+        for parts in previous.result.partitions("license_passages").values()
+        for part in parts
+    ]
+    with context.draft.scratch() as scratch:
+        claims = [(job, scratch / f"claims-{number:04d}.parquet") for number, job in enumerate(jobs)]
+        map_parallel(functools.partial(_claim_licenses, config), claims, workers=context.workers)
+        scanned = license_texts.scan(
+            [place for _, place in claims],
+            functools.partial(context.draft.part, "license_passages"),
+            scratch=scratch,
+            deadline_seconds=config.deadline_seconds,
+            workers=context.workers,
+            known=known,
+            progress=context.progress,
+        )
     context.draft.write("license_texts", 0, scanned)
-    return {"num_texts": scanned.num_rows, "status": _counts(scanned["status"])}
+    return {
+        "num_texts": scanned.num_rows,
+        "status": _counts(scanned["status"]),
+        "kinds": _counts(scanned["kind"]),
+    }
+
+
+def _claim_licenses(config: Licenses, job: tuple[Partition, Path]) -> None:
+    partition, place = job
+    files = pa.concat_tables([pq.read_table(part, columns=["path", "content_id"]) for part in partition.files])
+    kinds = license_texts.kinds_of(config.evidence)
+    with pq.ParquetWriter(place, license_texts.CLAIMS, compression="zstd") as writer:
+        for batch in batches(partition.contents, ["content_id", "status", "text"]):
+            here = files.filter(pc.is_in(files["content_id"], batch["content_id"].combine_chunks()))
+            writer.write_table(license_texts.claim(here, batch, kinds=kinds, max_text_bytes=config.max_text_bytes))
 
 
 def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
@@ -409,6 +443,7 @@ def _policy_steps(recipe: Recipe) -> list[Step]:
             about="each file's licences and their evidence",
             reads="columns",
             inputs=("contents", "signals/license_texts"),
+            params={"evidence": sorted(recipe.licenses.evidence)},
         ),
         Step(
             name="policies/decisions",
