@@ -33,6 +33,7 @@ from benchmarks import cache
 from starsmith.corpus import schema, swhid
 from starsmith.corpus.arrivals import Repository, SourceFile
 from starsmith.corpus.contents import Tabulator, decode
+from starsmith.corpus.merging import write_contents
 from starsmith.corpus.store import canonical_digest, write_parquet
 from starsmith.errors import MachineError
 
@@ -40,7 +41,7 @@ Scale = Literal["small", "full"]
 Registry = Literal["pypi", "npm"]
 
 PARTITIONS = 16
-_VERSION = 1
+_VERSION = 2
 _MAX_FILE_BYTES = 10 * 1024 * 1024
 _LEFT_OUT = (".map",)
 _SECONDS = 900.0
@@ -361,7 +362,7 @@ def write(place: Path, packages: Sequence[Package], archives: Sequence[Path]) ->
         text_bytes += pc.sum(pc.binary_length(contents["text"])).as_py() or 0
         identifiers.update("\n".join(contents["content_id"].to_pylist()).encode())
         identifiers.update("\n".join(files["file_id"].to_pylist()).encode())
-        write_parquet(place / "contents" / f"{partition:04d}.parquet", contents)
+        write_contents(place / "contents" / f"{partition:04d}.parquet", [contents])
         write_parquet(place / "files" / f"{partition:04d}.parquet", files)
     shutil.rmtree(arriving)
     facts = {
