@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from starsmith.errors import InputError, MachineError
 from starsmith.policies import opt_out, opt_out_requests
-from starsmith.policies.opt_out_requests import Request, add, parse_request
+from starsmith.policies.opt_out_requests import Request, add, load_issue, parse_request
 
 OLDER = """I request that the following data is removed from The Stack and StackOverflow:
  - Commits
@@ -169,6 +169,39 @@ def test_an_author_is_an_account(author: str) -> None:
 def test_a_body_that_no_issue_can_have() -> None:
     with pytest.raises(InputError, match="not an issue"):
         parse_request("x" * (2 * 1024 * 1024), author="ann")
+
+
+@pytest.mark.parametrize(
+    ("author", "address"), [("author", "url"), ("user", "html_url")], ids=["command line", "REST"]
+)
+def test_an_issue_as_github_gives_it(tmp_path: Path, author: str, address: str) -> None:
+    place = tmp_path / "issue.json"
+    raw = {author: {"login": "ann"}, "title": "Opt-out request for ann", "body": OLDER, address: "https://e.org/7"}
+    place.write_text(json.dumps(raw))
+    issue = load_issue(place)
+    assert (issue.author, issue.title, issue.body, issue.reference) == (
+        "ann",
+        "Opt-out request for ann",
+        OLDER,
+        "https://e.org/7",
+    )
+    place.write_text(json.dumps(raw | {"body": None}))
+    assert load_issue(place).body == ""
+    text = tmp_path / "issue.txt"
+    text.write_text(OLDER)
+    assert load_issue(text) == opt_out_requests.Issue(body=OLDER)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '"ann"', "{}", '{"author": "ann"}', '{"user": {"login": 1}}', "{", "[" * 99999]
+)
+def test_what_is_no_issue(tmp_path: Path, text: str) -> None:
+    place = tmp_path / "issue.json"
+    place.write_text(text)
+    with pytest.raises(InputError, match=r"issue\.json"):
+        load_issue(place)
+    with pytest.raises(InputError, match="cannot read"):
+        load_issue(tmp_path / "absent.json")
 
 
 # ---- the list

@@ -88,7 +88,54 @@ class Added:
     held: tuple[Held, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Issue:
+    """What of an issue a request is read from."""
+
+    body: str
+    author: str = ""
+    title: str = ""
+    reference: str = ""
+    """Its address."""
+
+
 # ---- reading
+
+
+def load_issue(path: Path) -> Issue:
+    """An issue from a file: JSON as GitHub gives it (REST, or `gh issue view --json author,title,body,url`), or
+    the bare text of its body, which says nothing of its author.
+
+    Raises:
+        InputError: the file is absent, not UTF-8, too long, or JSON that is no issue.
+    """
+    try:
+        if path.stat().st_size > MAX_REQUEST_BYTES:
+            raise InputError(
+                f"{path} has more than {MAX_REQUEST_BYTES:,} bytes, so it is not an issue of either form"
+            )
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the request {path}: {error}") from None
+    if path.suffix != ".json":
+        return Issue(body=text)
+    try:
+        raw = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    author = (raw.get("author") or raw.get("user")) if isinstance(raw, dict) else None
+    login = author.get("login") if isinstance(author, dict) else None
+    if not isinstance(raw, dict) or not isinstance(login, str) or not isinstance(raw.get("body") or "", str):
+        raise InputError(
+            f"{path} is not an issue as GitHub gives it: an object with `body` and the author's name under "
+            "`author.login` or `user.login`; `gh issue view NUMBER --json author,title,body,url` writes one"
+        )
+    return Issue(
+        body=raw.get("body") or "",
+        author=login,
+        title=str(raw.get("title") or ""),
+        reference=str(raw.get("html_url") or raw.get("url") or ""),
+    )
 
 
 def parse_request(body: str, *, author: str, title: str = "") -> Request:
