@@ -1,6 +1,6 @@
 """Peak memory of whole curation on a corpus and on a quarter of it: the target is that it stays within 10 %.
 
-The road is that of `benchmarks.curation` (one worker, default recipe), from contents in a store to the ledger.
+The road is that of `benchmarks.road` (one worker, default recipe), from contents in a store to the ledger.
 Both corpora have the 16 partitions of a default recipe, so those of the whole are four times as large, as they
 are when a corpus grows; the quarter is the contents whose second hex digit is 0 to 3, which is as good as drawn.
 Each road runs in a process of its own, started anew, in which a few contents go first so that all is loaded;
@@ -16,25 +16,23 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from benchmarks import cache, corpora, curation, table
+from benchmarks import table
 
 Outcome = TypeVar("Outcome")
 
 TARGET_RATIO = 1.10
-_QUARTER = "0123"
-"""Second hex digits of the identifiers in the quarter; the first are the partition."""
 
 
 def main() -> None:
+    # worker processes import this module again: as on the command line, they load only what they run
+    from benchmarks import cache, corpora, road
+
     chosen = table.options(__doc__ or "")
     corpora.build(chosen.scale)
     with tempfile.TemporaryDirectory(dir=cache.FOLDER) as name:
         folder = Path(name)
-        _in_own_process(prepare, chosen.scale, folder)
-        quarter, whole = (_in_own_process(peaks, folder, size) for size in ("quarter", "whole"))
+        _in_own_process(road.prepare_sizes, chosen.scale, folder)
+        quarter, whole = (_in_own_process(road.peaks, folder, size) for size in ("quarter", "whole"))
     rows = [_row(name, whole[name], quarter[name]) for name in whole]
     rows.append(_row("whole curation", max(whole.values()), max(quarter.values()), target=TARGET_RATIO))
     table.publish(rows, ("duckdb", "enry-python", "numba", "pyarrow"), chosen.json)
@@ -47,28 +45,6 @@ def _row(name: str, whole: int, quarter: int, target: float | None = None) -> ta
 def _in_own_process(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
-
-
-def prepare(scale: corpora.Scale, folder: Path) -> None:
-    """Stores of the contents: apart from the measuring, since what has read a corpus keeps memory of it."""
-    corpus = corpora.build(scale)
-    curation.contents_of(corpus, folder / "few", curation.a_few)
-    curation.contents_of(corpus, folder / "quarter", in_quarter)
-    curation.contents_of(corpus, folder / "whole")
-
-
-def peaks(folder: Path, size: str) -> dict[str, int]:
-    """Peak bytes of each step of the road, by its name."""
-    for _ in curation.road(folder / "few"):
-        pass
-    return {part.name: part.peak_bytes for part in curation.road(folder / size)}
-
-
-def in_quarter(contents: pa.Table) -> pa.Array:
-    """The identifiers of a keyed quarter of some contents."""
-    identifiers = contents["content_id"].combine_chunks()
-    digits = pc.utf8_slice_codeunits(identifiers, 1, 2)
-    return identifiers.filter(pc.is_in(digits, pa.array(list(_QUARTER))))
 
 
 if __name__ == "__main__":
