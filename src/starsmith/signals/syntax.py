@@ -6,8 +6,8 @@ nodes, and a file of another language has large ones. A Python docstring is a st
 
 The grammars come as wheels of their own (the extra `starsmith[quality]`); a language without one has no values.
 Hostile input: the parser recurses over its own tree when it frees it, and overflows a usual stack on some 100 kB
-of open brackets. So texts above `MAX_BYTES` are not parsed (they have no values), and parsing runs in a thread with
-a stack that holds ten times what the worst nesting of that size was seen to need.
+of open brackets. So texts above `MAX_BYTES` are not parsed (they have no values), and parsing runs in a thread
+with a stack that holds ten times what the worst nesting of that size was seen to need.
 """
 
 import functools

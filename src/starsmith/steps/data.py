@@ -22,14 +22,24 @@ from starsmith.documents import repositories
 from starsmith.errors import InputError
 from starsmith.policies import decisions, licenses, redaction
 from starsmith.policies.decisions import Policy
-from starsmith.recipe import Licenses, Limits, NearDuplicates, Recipe
-from starsmith.signals import contamination, language, license_texts, near_duplicates, pii, text_statistics
+from starsmith.recipe import Licenses, Limits, Malware, NearDuplicates, Quality, Recipe
+from starsmith.signals import (
+    contamination,
+    language,
+    license_texts,
+    malware,
+    near_duplicates,
+    pii,
+    quality,
+    text_statistics,
+)
 from starsmith.steps.measuring import (
     MeasureContents,
     Partition,
     batches,
     measure_contents,
     measure_files,
+    num_rows,
     partitions,
 )
 from starsmith.steps.step import Context, Facts, Step, tables_of
@@ -41,6 +51,8 @@ SIGNALS = (
     "signals/pii",
     "signals/contamination",
     "signals/near_duplicates",
+    "signals/malware",
+    "signals/quality",
 )
 _CHUNK_BYTES = 64 * 1024**2
 
@@ -336,6 +348,25 @@ def _signal_steps(recipe: Recipe) -> list[Step]:
                 "seed": recipe.run.seed,
             },
         ),
+        Step(
+            name="signals/malware",
+            version=malware.VERSION,
+            run=functools.partial(_scan_malware, recipe.malware),
+            incremental=True,
+            about="signatures of malware (ClamAV, YARA), where an engine is named",
+            reads="text",
+            inputs=("contents",),
+            params={"engines": malware.versions(recipe.malware)},
+        ),
+        Step(
+            name="signals/quality",
+            version=quality.VERSION,
+            run=functools.partial(_measure_quality, recipe.quality),
+            about="comments, parse errors, a classifier's score, where a threshold asks",
+            reads="text",
+            inputs=("contents", "signals/language", "signals/text_statistics"),
+            params=quality.parameters(recipe.quality),
+        ),
     ]
 
 
@@ -428,6 +459,47 @@ def _find_near_duplicates(recipe: Recipe, context: Context) -> Facts:
 def _sign_partition(config: NearDuplicates, seed: int, job: Partition) -> None:
     if not job.place.is_file():
         write_parquet(job.place, near_duplicates.signatures_of(job.contents[0], config, seed))
+
+
+def _scan_malware(config: Malware, context: Context) -> Facts:
+    versions = malware.versions(config)
+    if not versions:
+        context.draft.write("malware", 0, schema.MALWARE.empty_table())
+        return {"num_rows": 0, "engines": {}}
+    measure = functools.partial(malware.measure, config=config, expected=versions)
+    return {**measure_contents(context, "malware", measure), "engines": versions}
+
+
+def _measure_quality(config: Quality, context: Context) -> Facts:
+    if not quality.is_wanted(config):
+        context.draft.write("quality", 0, schema.QUALITY.empty_table())
+        return {"num_rows": 0}
+    languages, statistics = (
+        context.inputs[f"signals/{table}"].partitions(table) for table in ("language", "text_statistics")
+    )
+    jobs = [
+        (job, tuple(languages[number]), tuple(statistics[number]))
+        for number, job in zip(sorted(languages), partitions(context, "quality"), strict=True)
+    ]
+    map_parallel(
+        functools.partial(_measure_quality_of, config), jobs, workers=context.workers, progress=context.progress
+    )
+    return {"num_rows": num_rows(job for job, _, _ in jobs)}
+
+
+def _measure_quality_of(config: Quality, job: tuple[Partition, tuple[Path, ...], tuple[Path, ...]]) -> None:
+    partition, language_parts, statistics_parts = job
+    if partition.place.is_file():
+        return
+    languages = pa.concat_tables(
+        [pq.read_table(part, columns=["content_id", "language"]) for part in language_parts]
+    )
+    statistics = pa.concat_tables([pq.read_table(part) for part in statistics_parts])
+    measured = [
+        quality.measure(batch, languages, statistics, config)
+        for batch in batches(partition.contents, ["content_id", "status", "text"])
+    ]
+    write_parquet(partition.place, pa.concat_tables([schema.QUALITY.empty_table(), *measured]))
 
 
 # ---- policies and documents
