@@ -1,7 +1,7 @@
 """What is replaced, what stays, and what the ledger says without saying the value."""
 
 import ipaddress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from small_corpus import SmallCorpus
 
 from starsmith import recipe
+from starsmith.documents import special_tokens
 from starsmith.policies import decisions, redaction
 from starsmith.policies.decisions import Policy
 
-ALL = ("EMAIL", "IP_ADDRESS", "KEY")
+ALL = ("EMAIL", "IP_ADDRESS", "KEY", "NAME", "PASSWORD")
 
 
 def spans(text: str, *values: tuple[str, str]) -> list[redaction.Finding]:
@@ -32,6 +33,16 @@ def test_placeholders_and_offsets_in_utf8() -> None:
     assert (redacted.decode(), num) == ("é = '<EMAIL>'; 🔑 = '<KEY>'", 2)
 
 
+def test_names_and_passwords_have_placeholders_that_the_tokenizer_knows() -> None:
+    text = "# (c) Ada Lovelace, password = 'Xq3!z', again Ada Lovelace"
+    findings = [*spans(text, ("NAME", "Ada Lovelace"), ("PASSWORD", "Xq3!z")), ("NAME", len(text) - 12, len(text))]
+    expected = "# (c) <NAME>, password = '<PASSWORD>', again <NAME>"
+    assert redaction.redact(text, findings, ALL, "doc") == (expected, 3)
+    known = {token.encode() for token in special_tokens.SPECIAL_TOKENS}
+    assert set(redaction.PLACEHOLDERS.values()) <= known
+    assert set(redaction.PLACEHOLDERS) | {"IP_ADDRESS"} == set(get_args(recipe.PiiKind))
+
+
 def test_only_chosen_kinds() -> None:
     text = "a@b.co 9.8.7.6"
     findings = spans(text, ("EMAIL", "a@b.co"), ("IP_ADDRESS", "9.8.7.6"))
@@ -45,6 +56,7 @@ def test_only_chosen_kinds() -> None:
         ([("KEY", 0, 10), ("EMAIL", 3, 8)], "<KEY>abcdefghij"),
         ([("EMAIL", 0, 6), ("KEY", 4, 12)], "<KEY>cdefghij"),
         ([("EMAIL", 0, 6), ("KEY", 4, 10)], "<KEY>abcdefghij"),  # equally long: the key counts
+        ([("KEY", 0, 6), ("PASSWORD", 0, 6), ("NAME", 2, 8)], "<PASSWORD>89abcdefghij"),
         ([("EMAIL", 0, 5), ("KEY", 5, 10)], "<EMAIL><KEY>abcdefghij"),  # side by side is not overlapping
         ([("EMAIL", 0, 4), ("EMAIL", 0, 4)], "<EMAIL>456789abcdefghij"),
         ([("EMAIL", 0, 3), ("KEY", 2, 5), ("EMAIL", 4, 8)], "<EMAIL>89abcdefghij"),
@@ -78,13 +90,13 @@ def test_an_address_gets_a_private_one_of_its_family(address: str) -> None:
         ("abc", ("EMAIL", 2, 1)),
         ("é", ("EMAIL", 1, 2)),
         ("é", ("EMAIL", 0, 1)),
-        ("abc", ("NAME", 0, 1)),
+        ("abc", ("USERNAME", 0, 1)),
     ],
 )
 def test_spans_that_do_not_fit_are_refused(text: str, finding: redaction.Finding) -> None:
     for given_text in (text, text.encode()):
         with pytest.raises(ValueError, match=r"span|replacement|decode"):
-            redaction.redact(given_text, [finding], (*ALL, "NAME"), "doc")
+            redaction.redact(given_text, [finding], (*ALL, "USERNAME"), "doc")
 
 
 WORDS = st.lists(
@@ -126,7 +138,7 @@ def test_the_ledger_counts_findings_of_kept_files_only(corpus: SmallCorpus) -> N
     (edit,) = [row for row in decided.decisions.to_pylist() if row["action"] == "edit"]
     assert edit["file_id"] == kept
     assert (edit["rule"], edit["value"]) == ("pii", "EMAIL 1, KEY 2")
-    assert edit["threshold"] == "0 of EMAIL, IP_ADDRESS, KEY"
+    assert edit["threshold"] == "0 of EMAIL, IP_ADDRESS, KEY, NAME, PASSWORD"
     assert edit["evidence"] == "found by aws 1, github 1, regex 1"
     assert decided.kept.num_rows == 2
     emails = Policy(pii=recipe.Pii(kinds=("EMAIL",)))

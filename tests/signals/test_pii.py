@@ -1,7 +1,5 @@
 """Planted values are found, look-alikes are not, and redacted texts are clean."""
 
-import base64
-import functools
 import itertools
 import json
 import random
@@ -16,11 +14,14 @@ from hypothesis import strategies as st
 
 import starsmith
 from starsmith.corpus import schema
-from starsmith.signals import pii, pii_patterns
+from starsmith.signals import pii, pii_findings
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "samples" / "pii"
 
-PRIVATE = [b"172.16.31.10", b"172.16.58.3", b"192.168.127.12", b"fd00:c2b6:b24b:be67:2827:688d:e6a1:6a3b"]
+REPLACEMENTS = {
+    "ipv4": b"172.16.31.10", "ipv6": b"fd00:c2b6:b24b:be67:2827:688d:e6a1:6a3b", "EMAIL": b"<EMAIL>",
+    "KEY": b"<KEY>", "NAME": b"<NAME>", "PASSWORD": b"<PASSWORD>",
+}  # fmt: skip
 LETTERS = string.ascii_letters + string.digits
 LOWER = string.ascii_lowercase + string.digits
 HEX = "0123456789abcdef"
@@ -37,9 +38,7 @@ def drawn(rng, alphabet, length):
 
 def redact(data):
     for finding in reversed(pii.find(data)):
-        replacement = b"<EMAIL>" if finding.kind == "EMAIL" else b"<KEY>"
-        if finding.kind == "IP_ADDRESS":
-            replacement = PRIVATE[(finding.end - finding.start) % 3] if finding.detector == "ipv4" else PRIVATE[3]
+        replacement = REPLACEMENTS.get(finding.detector) or REPLACEMENTS[finding.kind]
         data = data[: finding.start] + replacement + data[finding.end :]
     return data
 
@@ -111,6 +110,7 @@ def test_ip_addresses(address):
         'version = "12.34.56.78"\nAssemblyVersion("10.20.30.40")\nfoo==45.10.1.25',
         "OID 12.5.29.15",
         "released 24.12.23.1",
+        "as in section 13.2.3.1 of RFC 7230",
         "std::abc::def a::b cafe::babe 10:20:30",
         "12345.6.7.8 1.2.3.45678",
     ],
@@ -122,81 +122,6 @@ def test_what_only_looks_like_an_ip_address(text):
 def test_a_short_address_counts_beside_dns_or_server():
     assert found("server 4.2.2.1;") == [("IP_ADDRESS", "4.2.2.1")]
     assert found("x" * 120 + " 4.2.2.1 ") == []
-
-
-def tokens(rng):
-    """One value for each documented format, made from its description."""
-
-    def jwt_part(value):
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-    upper = string.ascii_uppercase + "234567"
-    url = f"{LETTERS}_-"
-    return {
-        "age": "AGE-SECRET-KEY-1" + drawn(rng, "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58),
-        "anthropic": "sk-ant-" + "api03-" + drawn(rng, LETTERS, 95),
-        "atlassian": "ATATT3" + drawn(rng, LETTERS, 186),
-        "aws_access_key": "AKIA" + drawn(rng, upper, 16),
-        "databricks": "dapi" + drawn(rng, HEX, 32),
-        "digitalocean": "dop_v1_" + drawn(rng, HEX, 64),
-        "docker": "dckr_pat_" + drawn(rng, LETTERS, 27),
-        "github": "ghp_" + drawn(rng, LETTERS, 36),
-        "github_fine_grained": "github_pat_" + drawn(rng, LETTERS, 22) + "_" + drawn(rng, LETTERS, 59),
-        "gitlab": "glpat-" + drawn(rng, LETTERS, 20),
-        "google_api": "AIza" + drawn(rng, LETTERS, 35),
-        "google_oauth": "GOCSPX-" + drawn(rng, LETTERS, 28),
-        "google_access": "ya29." + drawn(rng, LETTERS, 60),
-        "grafana": "glsa_" + drawn(rng, LETTERS, 32) + "_" + drawn(rng, HEX, 8),
-        "hashicorp_vault": "hvs." + drawn(rng, LETTERS, 90),
-        "huggingface": "hf_" + drawn(rng, LETTERS, 34),
-        "jwt": f"{jwt_part({'alg': 'HS256'})}.{jwt_part({'sub': drawn(rng, LETTERS, 12)})}.{drawn(rng, url, 42)}A",
-        "linear": "lin_api_" + drawn(rng, LETTERS, 40),
-        "mailchimp": drawn(rng, HEX, 32) + "-us12",
-        "mailgun": "key-" + drawn(rng, HEX, 32),
-        "new_relic": "NRAK-" + drawn(rng, upper, 27),
-        "npm": "npm_" + drawn(rng, LETTERS, 36),
-        "openai": "sk-proj-" + drawn(rng, LETTERS, 40) + "T3BlbkFJ" + drawn(rng, LETTERS, 40),
-        "postman": "PMAK-" + drawn(rng, HEX, 24) + "-" + drawn(rng, HEX, 34),
-        "pypi": "pypi-AgE" + drawn(rng, LETTERS, 120),
-        "rubygems": "rubygems_" + drawn(rng, HEX, 48),
-        "sendgrid": "SG." + drawn(rng, LETTERS, 22) + "." + drawn(rng, LETTERS, 43),
-        "shopify": "shpat_" + drawn(rng, HEX, 32),
-        "slack": "xoxb-" + drawn(rng, string.digits, 12) + "-" + drawn(rng, LETTERS, 24),
-        "square": "sq0atp-" + drawn(rng, LETTERS, 22),
-        "stripe": "sk_live_" + drawn(rng, LETTERS, 24),
-        "telegram": drawn(rng, "123456789", 10) + ":AA" + drawn(rng, LETTERS, 33),
-        "terraform": drawn(rng, LETTERS, 14) + ".atlasv1." + drawn(rng, LETTERS, 67),
-    }  # fmt: skip
-
-
-def test_documented_tokens_anywhere():
-    rng = random.Random(11)
-    for detector, token in tokens(rng).items():
-        for text in (token, f"call({token});", f"X={token}\n", f'u = "é{{{token}}}"', f"# see '{token}'"):
-            assert found(text) == [("KEY", token)], (detector, text)
-        assert found(f"a{token}9") == [] or detector in (
-            "jwt",
-            "anthropic",
-            "hashicorp_vault",
-            "pypi",
-            "openai",
-        ), detector
-
-
-def test_every_key_rule_is_reachable_through_its_keywords():
-    rng = random.Random(3)
-    part = functools.partial(drawn, rng, LETTERS)
-    covered = set(tokens(rng)) | {"aws_secret_key", "azure_storage", "discord", "slack_webhook", "twilio"}
-    assert {rule.detector for rule in pii_patterns.KEY_RULES} == covered
-    contexts = {
-        "aws_secret_key": ("aws_secret_access_key = ", drawn(rng, LETTERS + "/+", 40)),
-        "azure_storage": ("AccountName=a;AccountKey=", drawn(rng, LETTERS, 86) + "=="),
-        "slack_webhook": ("https://hooks.slack.com/services/", f"T{part(8)}/B{part(8)}/{part(24)}"),
-        "twilio": ("# Twilio\nsid: ", "SK" + drawn(rng, HEX, 32)),
-        "discord": ("discord.login ", f"M{part(23)}.{part(6)}.{part(30)}"),
-    }  # fmt: skip
-    for detector, (before, token) in contexts.items():
-        assert found(f"{before}{token}") == [("KEY", token)], detector
 
 
 def test_a_private_key_is_one_finding():
@@ -214,8 +139,9 @@ def test_a_private_key_is_one_finding():
 def test_random_values_behind_secret_names():
     rng = random.Random(7)
     shapes = [
-        'api_key = "{}"', "  'client_secret': '{}',", "export AUTH_TOKEN={}", "password: {}\n",
-        'setKey(key: "{}")', "Authorization: Bearer {}", 'const SECRET_KEY = `{}`;', "postgres://me:{}@db.host.com/x",
+        'api_key = "{}"', "  'client_secret': '{}',", "export AUTH_TOKEN={}", "credentials: {}\n",
+        'setKey(key: "{}")', "Authorization: Bearer {}", 'const SECRET_KEY = `{}`;', "<apiKey>{}</apiKey>",
+        'const token: string = "{}";', r'"{{\"token\": \"{}\"}}"',
     ]  # fmt: skip
     missed = []
     for _ in range(40):
@@ -242,7 +168,6 @@ def test_random_values_behind_secret_names():
         'key = "0123456789abcdef0123456789abcdef"',
         'aws_access_key_id = "AKIAIOSFODNN7EXAMPLE"',
         "keys = ['MonkeyLexer2', 'CbmBasicV2Lexer']",
-        'password = "correct horse battery staple"',
         'key = "sha512-oLFhY2wVnBfL5yTc3jOV7Xq9v8bF5kLKUQ0eWmpzDg=="',
     ],
 )
@@ -263,20 +188,23 @@ def test_overlapping_findings_are_one():
     text = f"https://bob:{drawn(random.Random(2), LETTERS, 20)}@93.184.216.34/"
     spans = pii.find(text.encode())
     assert all(first.end <= second.start for first, second in itertools.pairwise(spans))
-    merged = pii._merge(
+    merged = pii_findings.merge(
         [pii.Finding("EMAIL", 5, 12, "e"), pii.Finding("KEY", 0, 9, "k"), pii.Finding("IP_ADDRESS", 20, 22, "i")]
     )
     assert merged == [pii.Finding("KEY", 0, 12, "k"), pii.Finding("IP_ADDRESS", 20, 22, "i")]
-    tie = pii._merge([pii.Finding("KEY", 0, 4, "k"), pii.Finding("EMAIL", 0, 4, "e")])
+    tie = pii_findings.merge([pii.Finding("KEY", 0, 4, "k"), pii.Finding("EMAIL", 0, 4, "e")])
     assert tie == [pii.Finding("EMAIL", 0, 4, "e")]
+    sure = pii_findings.merge([pii.Finding("EMAIL", 0, 4, "model", 0.7), pii.Finding("NAME", 0, 4, "author")])
+    assert sure == [pii.Finding("NAME", 0, 4, "author")]
     assert found(f"a {value} b {value}") == [("EMAIL", value)] * 2
 
 
 pieces = st.sampled_from(
     [
         "jane.doe@company.com", "93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946",
-        *tokens(random.Random(4)).values(), f'password = "{drawn(random.Random(6), LETTERS, 24)}"',
-        " ", "\n", "é", "server ", "version ", '"', ",", "key=", "\t",
+        "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", f'password = "{drawn(random.Random(6), LETTERS, 24)}"',
+        f'token = "{drawn(random.Random(4), LETTERS, 24)}"', "\nCopyright (c) 2015 Ada Lovelace\n",
+        "https://me:Xq3tz9w@db.host.com/", " ", "\n", "é", "server ", "version ", '"', ",", "key=", "\t",
     ]
 )  # fmt: skip
 
@@ -292,7 +220,7 @@ def test_a_second_scan_of_redacted_text_finds_nothing(parts):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.text(max_size=300) | st.text(alphabet="0123456789.:@-=/\"'keyA \n", max_size=300))
+@given(st.text(max_size=300) | st.text(alphabet="0123456789.:@-=/\"'keypasA \n", max_size=300))
 def test_any_text(text):
     data = text.encode()
     for finding in pii.find(data):
@@ -301,7 +229,24 @@ def test_any_text(text):
 
 
 @pytest.mark.parametrize(
-    "unit", ["a.", "a@", "1.", "::", 'key="', "-----BEGIN PRIVATE KEY-----", "x://a:", "eyJaaaaaaaaaaa."]
+    "unit",
+    [
+        "a.",
+        "a@",
+        "a@b.",
+        "1.",
+        "2001:",
+        'key="',
+        "-----BEGIN PRIVATE KEY-----",
+        "x://a:",
+        "eyJaaaaaaaaaaa.",
+        "xoxb-a-",
+        "key=a1",
+        "author: A",
+        "mysql -p",
+        "pass",
+        "sk-",
+    ],
 )
 def test_time_is_linear(unit):
     """Four times the text takes less than twelve times as long (quadratic would be sixteen)."""
@@ -309,14 +254,14 @@ def test_time_is_linear(unit):
     def seconds(size):
         data = (unit * size).encode()[:size]
         best = float("inf")
-        for _ in range(3):
+        for _ in range(2):
             start = time.process_time()
             pii.find(data)
             best = min(best, time.process_time() - start)
         return best
 
     pii.find(b"warm up")
-    assert seconds(200_000) < 12 * max(seconds(50_000), 0.002)
+    assert seconds(60_000) < 12 * max(seconds(15_000), 0.002)
 
 
 def test_table_is_ordered_and_has_the_schema():
@@ -328,6 +273,7 @@ def test_table_is_ordered_and_has_the_schema():
         }
     )
     result = pii.measure(contents)
+    assert result["score"].to_pylist() == [1.0, 1.0, 1.0]
     assert result.schema == schema.PII
     assert [(r["content_id"], r["kind"], r["start"], r["end"]) for r in result.to_pylist()] == [
         ("a", "EMAIL", 2, 17),
@@ -335,6 +281,10 @@ def test_table_is_ordered_and_has_the_schema():
         ("b", "IP_ADDRESS", 20, 33),
     ]
     assert pii.measure(contents.slice(0, 0)).num_rows == 0
+    for row in range(3):  # a content's findings do not depend on its batch
+        alone = pii.measure(contents.slice(row, 1)).to_pylist()
+        assert alone == [r for r in result.to_pylist() if r["content_id"] == contents["content_id"][row].as_py()]
+    assert pii.measure(pa.concat_tables([contents.slice(1), contents.slice(0, 1)])).equals(result)
 
 
 def test_our_own_sources_have_no_keys():
@@ -351,7 +301,7 @@ def test_recall_and_precision_on_labelled_prose():
     for number, record in enumerate(records):
         spans = record["spans"]
         want |= {(number, kinds[s["entity_type"]], s["entity_value"]) for s in spans if s["entity_type"] in kinds}
-        got |= {(number, *finding) for finding in found(record["full_text"])}
+        got |= {(number, *finding) for finding in found(record["full_text"]) if finding[0] in kinds.values()}
     recall, precision = len(want & got) / len(want), len(want & got) / len(got)
     print(f"{len(want)} labelled: recall {recall:.3f}, precision {precision:.3f}")
     assert recall >= 0.85

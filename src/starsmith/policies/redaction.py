@@ -1,11 +1,13 @@
 """How findings of personal data and secrets are taken out of a text (section 3.2).
 
-E-mail addresses become `<EMAIL>`, keys `<KEY>`: the tokenizer knows both. An IP address becomes one of five
-synthetic private addresses of its family, so that code stays code. Which one depends on a hash of the document
-and the value: the same value in a document always gets the same replacement, and no value can be told from it.
+Names become `<NAME>`, e-mail addresses `<EMAIL>`, keys `<KEY>` and passwords `<PASSWORD>`: the tokenizer knows
+them. An IP address becomes one of five synthetic private addresses of its family, so that code stays code. Which
+one depends on a hash of the document and the value: the same value in a document always gets the same
+replacement, and no value can be told from it.
 
 Findings that overlap are one redaction, from the first byte to the last, under the kind of the longest of them
-(a key before an e-mail address before an IP address when equally long): nothing that any detector found stays.
+(equally long: a password before a key, an e-mail address, an IP address and a name): nothing that any detector
+found stays.
 """
 
 import hashlib
@@ -15,9 +17,9 @@ from typing import AnyStr
 from starsmith import recipe
 from starsmith.policies.rules import Rule, is_in
 
-VERSION = 1
+VERSION = 2
 
-PLACEHOLDERS = {"EMAIL": b"<EMAIL>", "KEY": b"<KEY>"}
+PLACEHOLDERS = {"EMAIL": b"<EMAIL>", "KEY": b"<KEY>", "NAME": b"<NAME>", "PASSWORD": b"<PASSWORD>"}
 IPV4_REPLACEMENTS = (b"172.16.31.10", b"172.16.58.3", b"172.16.17.32", b"192.168.127.12", b"192.168.3.11")
 IPV6_REPLACEMENTS = (
     b"fd00:c2b6:b24b:be67:2827:688d:e6a1:6a3b",
@@ -27,7 +29,7 @@ IPV6_REPLACEMENTS = (
     b"fdf8:f53e:61e4::18",
 )
 
-_PRECEDENCE = {"KEY": 0, "EMAIL": 1, "IP_ADDRESS": 2}
+_PRECEDENCE = {"PASSWORD": 0, "KEY": 1, "EMAIL": 2, "IP_ADDRESS": 3, "NAME": 4}
 
 Finding = tuple[str, int, int]
 """Kind, first byte and the byte after the last, in the text's UTF-8."""
