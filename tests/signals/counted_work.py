@@ -14,6 +14,9 @@ class CountedBytes(np.ndarray):
         CountedBytes.reads += 1
         return int(super().__getitem__(key))
 
+    def __iter__(self):
+        return (self[position] for position in range(len(self)))
+
 
 def reads_per_byte(monkeypatch, modules, kernel, text):
     """Runs `kernel(data)` with every compiled function of `modules` interpreted; reads for each byte of `text`."""
