@@ -219,6 +219,14 @@ def test_parameters_follow_every_key_that_decides(tmp_path: Path) -> None:
         {"near_duplicates": {"per_language": False}},
         {"near_duplicates": {"threshold": 0.8}},
         {"near_duplicates": {"enabled": False}},
+        {"near_duplicates": {"survivors": "whole_repository"}},
+        {"malware": {"clamd": "localhost:3310"}},
+        {"malware": {"clamd": "localhost:3310", "ignore": ["Heuristics.*"]}},
+        {"quality": {"min_comment_fraction": 0.1}},
+        {"decontamination": {"min_ngram_fraction": 0.5}},
+        {"mix": {"languages": "smol"}},
+        {"mix": {"max_bytes": {"Java": 7}}},
+        {"run": {"name": "x", "seed": 7}},
         {"pii": {"kinds": ["EMAIL"]}},
         {"decontamination": {"packaged_humaneval": False}},
         {"opt_out": {"file": str(listed)}},
@@ -240,3 +248,84 @@ def test_rules_are_named_once_and_every_key_is_one_of_the_recipe() -> None:
             fields = section.model_fields  # type: ignore[attr-defined]
             assert part in fields, rule.key
             section = fields[part].annotation
+
+
+def _said(corpus: SmallCorpus, policy: Policy, rule: str) -> dict[str, tuple[str, str, str]]:
+    """Path to outcome, value and evidence of one rule, the ledger being one with what `evaluate` answers."""
+    tables = decided_tables(corpus, policy)
+    paths = {row["file_id"]: row["path"] for row in corpus.rows["files"]}
+    rows = [row for row in decisions.evaluate(tables, policy, list(paths)).to_pylist() if row["rule"] == rule]
+    dropped = {row["file_id"]: row for row in corpus.rows["decisions"] if row["rule"] == rule}
+    assert {row["file_id"] for row in rows if row["outcome"] == "drop"} == set(dropped)
+    for row in rows:
+        if row["file_id"] in dropped:
+            assert row["evidence"] == dropped[row["file_id"]]["evidence"]
+    return {paths[row["file_id"]]: (row["outcome"], row["value"], row["evidence"]) for row in rows}
+
+
+def test_malware_drops_unless_its_signature_is_ignored(corpus: SmallCorpus) -> None:
+    signatures = {
+        "bad": ("Eicar-Test",),
+        "ignored": ("Sane.Spam_1",),
+        "both": ("Sane.Spam_2", "Eicar-Test"),
+        "case": ("sane.spam",),
+        "literal": ("SaneXSpam",),
+        "percent": ("100%_x",),
+        "clean": (),
+    }
+    for name, found in signatures.items():
+        corpus.add(f"/{name}", content=name)
+        for signature in found:
+            corpus.infect(name, signature)
+    corpus.infect("bad", "rule_of_ours", engine="yara")
+    config = recipe.Malware(clamd="localhost:3310", ignore=("Sane.*", "100%_*", "it's"))
+    said = _said(corpus, Policy(malware=config), "malware")
+    assert {path for path, row in said.items() if row[0] == "drop"} == {"/bad", "/both", "/case", "/literal"}
+    assert said["/bad"][1:] == ("2", "clamav Eicar-Test; yara rule_of_ours")
+    assert said["/both"][1:] == ("1", "clamav Eicar-Test")
+    assert said["/ignored"] == ("pass", "0", "ignored: clamav Sane.Spam_1")
+    off = _said(corpus, Policy(), "malware")
+    assert {row[0] for row in off.values()} == {"off"}
+
+
+def test_quality_rules_are_off_until_asked_and_broken_only_beyond_the_bound(corpus: SmallCorpus) -> None:
+    for name, share in (("none", 0.0), ("edge", 0.1), ("much", 0.9)):
+        corpus.add(f"/{name}.py", content=name)
+        corpus.measure_quality(name, comment_fraction=share, parse_error_fraction=share, score=share)
+        corpus.measure_quality(name, language="C", comment_fraction=0.5)
+    corpus.add("/unmeasured.py")
+    classifier = Path("classifier")
+    cases: list[tuple[recipe.Quality, str, set[str]]] = [
+        (recipe.Quality(min_comment_fraction=0.1), "min_comment_fraction", {"/none.py"}),
+        (recipe.Quality(max_comment_fraction=0.1), "max_comment_fraction", {"/much.py"}),
+        (recipe.Quality(max_parse_error_fraction=0.1), "max_parse_error_fraction", {"/much.py"}),
+        (recipe.Quality(min_score=0.1, classifier=classifier), "min_quality_score", {"/none.py"}),
+    ]
+    for config, rule, dropped in cases:
+        said = _said(corpus, Policy(quality=config), rule)
+        assert {path for path, row in said.items() if row[0] == "drop"} == dropped
+        assert said["/unmeasured.py"][0] == "not_applicable"
+        assert _said(corpus, Policy(), rule)["/none.py"][0] == "off"
+    with pytest.raises(InputError, match=r"quality\.classifier"):
+        Policy.from_recipe(
+            recipe.parse(
+                {"run": {"name": "x"}, "sources": [{"type": "folder", "path": "."}], "quality": {"min_score": 0.5}}
+            )
+        )
+
+
+def test_contamination_by_n_grams_drops_from_its_threshold_on(corpus: SmallCorpus) -> None:
+    for name, score in (("near", 0.79), ("at", 0.8), ("whole", 0.1)):
+        corpus.add(f"/{name}.py", content=name)
+        corpus.contaminate(name, "HumanEval/1", method="ngram", score=score, span=(5, 90))
+    corpus.contaminate("whole", "HumanEval/1", span=(7, 80))
+    said = _said(corpus, Policy(), "contamination")
+    assert said["/near.py"] == (
+        "pass",
+        "0",
+        "below the threshold: humaneval HumanEval/1 (docstring): 0.79 of its n-grams at bytes 5-90",
+    )
+    assert said["/at.py"] == ("drop", "1", "humaneval HumanEval/1 (docstring): 0.8 of its n-grams at bytes 5-90")
+    assert said["/whole.py"] == ("drop", "1", "humaneval HumanEval/1 (docstring): the whole text at bytes 7-80")
+    loose = Policy(decontamination=recipe.Decontamination(min_ngram_fraction=0.7))
+    assert _said(corpus, loose, "contamination")["/near.py"][0] == "drop"

@@ -133,6 +133,17 @@ def test_pairs_below_the_threshold_and_a_rule_switched_off(corpus: SmallCorpus) 
     assert decisions.decide(tables, off).kept.num_rows == 3
 
 
+def test_unverified_pairs_join_whatever_their_estimate(corpus: SmallCorpus) -> None:
+    for name in "ab":
+        corpus.add(f"/{name}.py", content=name)
+    corpus.pair("a", "b", 0.3)
+    tables = corpus.tables()
+    assert decisions.decide(tables, Policy()).kept.num_rows == 2
+    config = recipe.NearDuplicates.model_validate({"preset": "stack-v2"})
+    (row,) = decisions.decide(tables, Policy(near_duplicates=config)).decisions.to_pylist()
+    assert (row["value"], row["threshold"]) == ("0.3", "no band in common")
+
+
 def test_a_pair_through_a_dropped_content_joins_nothing(corpus: SmallCorpus) -> None:
     corpus.add("/a.py", content="a")
     corpus.add("/bridge.py", content="b", license_type="non_permissive")

@@ -32,6 +32,7 @@ A text without shingles is in no pair here: `short_texts = "together"` joins suc
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -514,15 +515,16 @@ def _edges(threshold: float) -> NDArray[np.float64]:
     return np.array(sorted(tenths | ({threshold} if threshold < 1 else set())))
 
 
-def wilson(num_successes: float, num_trials: float) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a fraction; (0, 1) for no trials."""
+def wilson(share: float, num_trials: float) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share of so many trials; (0, 1) for no trials."""
     if num_trials <= 0:
         return 0.0, 1.0
-    share, z2 = num_successes / num_trials, _NORMAL_95**2
+    z2 = _NORMAL_95**2
     centre = share + z2 / (2 * num_trials)
-    margin = _NORMAL_95 * np.sqrt(share * (1 - share) / num_trials + z2 / (4 * num_trials**2))
+    margin = _NORMAL_95 * math.sqrt(share * (1 - share) / num_trials + z2 / (4 * num_trials**2))
     scale = 1 + z2 / num_trials
-    return max(0.0, float((centre - margin) / scale)), min(1.0, float((centre + margin) / scale))
+    low, high = (centre - margin) / scale, (centre + margin) / scale
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # the share lies inside whatever the rounding
 
 
 def effective_trials(successes: NDArray[np.int64], trials: NDArray[np.int64]) -> float:
@@ -588,7 +590,7 @@ def _row(
     counted = joined if lower >= threshold else linked
     num_pairs, trials = int(pairs.sum()), effective_trials(counted, pairs)
     fraction = int(counted.sum()) / num_pairs if num_pairs else None
-    low, high = wilson((fraction or 0.0) * trials, trials)
+    low, high = wilson(fraction or 0.0, trials)
     return {
         "lower": lower,
         "upper": upper,
