@@ -23,7 +23,7 @@ CONFIG = NearDuplicates()
 def contents(texts):
     rows = {}
     for text in texts:
-        content_id = hashlib.sha1((text or "binary").encode()).hexdigest()
+        content_id = hashlib.sha1(("binary" if text is None else text).encode()).hexdigest()
         length = len((text or "").encode())
         rows[content_id] = {"content_id": content_id, "blob_id": content_id, "length_bytes": length, "text": text}
     ordered = [rows[i] | {"status": "text"} for i in sorted(rows)]

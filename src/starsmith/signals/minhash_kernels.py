@@ -66,8 +66,8 @@ def fast_similarity(
 
 
 @kernel
-def _place(value: np.uint64, num_values: int) -> np.int64:
-    return np.int64((value >> _S32) * np.uint64(num_values) >> _S32)
+def _place(value: np.uint64, num_values: int) -> np.uint64:
+    return (value >> _S32) * np.uint64(num_values) >> _S32  # unsigned, so that no access asks for its sign
 
 
 @kernel

@@ -118,7 +118,7 @@ def _known_similarities(candidates: Candidates, ids: pa.Array, known_pairs: Sequ
     """(num_candidates,): the similarity of those that earlier results have, NaN for the others."""
     similarities = np.full(len(candidates.left), np.nan)
     keys = candidates.left << 32 | candidates.right
-    for part in known_pairs:
+    for part in known_pairs if len(keys) else ():
         with pq.ParquetFile(part) as file:
             for batch in file.iter_batches(columns=["content_a", "content_b", "jaccard"], use_threads=False):
                 left, right = (
@@ -131,7 +131,7 @@ def _known_similarities(candidates: Candidates, ids: pa.Array, known_pairs: Sequ
                 known = left << 32 | right
                 places = np.searchsorted(keys, known)
                 places[places == len(keys)] = 0
-                is_known = (left >= 0) & (right >= 0) & (keys[places] == known) if len(keys) else left > right
+                is_known = (left >= 0) & (right >= 0) & (keys[places] == known)
                 similarities[places[is_known]] = batch["jaccard"].to_numpy()[is_known]
     return similarities
 
