@@ -161,7 +161,7 @@ def test_a_run_whose_list_had_it_not_says_so(decided: Decided) -> None:
     (outcome,) = receipt.targets
     assert (outcome.num_left_out, outcome.num_kept) == (0, 3)
     assert {file.outcome for file in outcome.files} == {"kept", "dropped by max_line_length"}
-    assert any("3 files under ann are still kept" in line for line in receipt.explanations)
+    assert any("Still kept under ann: 3 files" in line for line in receipt.explanations)
     assert receipt.promoted == ()
 
 

@@ -289,8 +289,8 @@ def _explain(
             )
         if outcome.num_kept:
             said.append(
-                f"{outcome.num_kept:,} files under {outcome.target} are still kept: the opt-out list of this run "
-                "did not have it."
+                f"Still kept under {outcome.target}: {_files(outcome.num_kept)}; the opt-out list of this run did not "
+                "have it."
             )
     if promoted:
         said.append(
@@ -319,13 +319,13 @@ def to_text(receipt: Receipt) -> str:
     for outcome in receipt.targets:
         lines += [
             "",
-            f"{outcome.target}: {outcome.num_files:,} files, {outcome.num_left_out:,} left out by the opt-out",
+            f"{outcome.target}: {_files(outcome.num_files)}, {outcome.num_left_out:,} left out by the opt-out",
         ]
         if outcome.num_kept_before is not None:
             lines.append(f"  {outcome.num_kept_before:,} of its files were kept before")
         lines += _listed([f"{file.repo_name}:{file.path}  {file.swhid}  {file.outcome}" for file in outcome.files])
     if receipt.promoted:
-        lines += ["", f"Promoted in their place: {len(receipt.promoted):,} files"]
+        lines += ["", f"Promoted in their place: {_files(len(receipt.promoted))}"]
         lines += _listed(
             [
                 f"{file.repo_name}:{file.path}  {file.swhid}  {file.relation.replace('_', ' ')} of "
@@ -333,7 +333,7 @@ def to_text(receipt: Receipt) -> str:
                 for file in receipt.promoted
             ]
         )
-    lines += ["", f"Copies that stay under other names: {len(receipt.copies):,} files"]
+    lines += ["", f"Copies that stay under other names: {_files(len(receipt.copies))}"]
     lines += _listed(
         [
             f"{file.repo_name}:{file.path}  {file.swhid}  "
@@ -348,6 +348,10 @@ def to_text(receipt: Receipt) -> str:
     lines += ["", *receipt.explanations] if receipt.explanations else []
     lines += ["", f"Digest of this receipt: sha256 {digest(dataclasses.asdict(receipt))}"]
     return "\n".join(_printable(line) for line in lines) + "\n"
+
+
+def _files(number: int) -> str:
+    return f"{number:,} file" + ("" if number == 1 else "s")
 
 
 def _number(similarity: float | None) -> str:
