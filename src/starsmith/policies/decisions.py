@@ -24,6 +24,7 @@ from starsmith.policies import (
     duplicates,
     facts,
     filters,
+    languages,
     malware,
     mix,
     opt_out,
@@ -139,7 +140,7 @@ def rules(policy: Policy) -> tuple[Rule, ...]:
     return (
         _opt_out_rule(policy.opt_out_targets),
         *filters.status_rules(),
-        *filters.language_rules(policy.languages),
+        *languages.language_rules(policy.languages),
         *filters.license_rules(policy.licenses),
         *filters.filter_rules(policy.filters),
         *quality.quality_rules(policy.quality),

@@ -86,7 +86,7 @@ _FACTS_SQL = """
         f.star_events_count, f.fork_events_count, f.revision_date, f.visit_date,
         c.status, c.src_encoding,
         l.file_id IS NOT NULL AS has_language_row, l.name AS language_name,
-        l.language, l.is_vendor, l.is_generated,
+        l.language, l.is_vendor, l.is_generated, l.is_documentation,
         s.* EXCLUDE (content_id),
         p.detected_licenses, p.license_type, p.evidence AS license_evidence,
         x.contaminations, v.malware,

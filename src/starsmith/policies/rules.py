@@ -7,12 +7,13 @@ rules before them have decided.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from starsmith.corpus.query import literal
 
 ALWAYS = "true"
+NUM_SHOWN_NAMES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,3 +99,9 @@ def is_in(expression: str, values: Iterable[str]) -> str:
     """SQL: a value is one of a few texts; false for null and for no texts."""
     listed = ", ".join(literal(value) for value in values)
     return f"coalesce({expression} IN ({listed}), false)" if listed else "false"
+
+
+def shown(names: Sequence[str]) -> str:
+    """A list of names for people, long ones cut and counted."""
+    more = len(names) - NUM_SHOWN_NAMES
+    return ", ".join(names[:NUM_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
