@@ -1,7 +1,7 @@
 """The list, the case rules of hosts, and what each form of target matches."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_corpus import SmallCorpus, hex_id
 
@@ -155,6 +155,8 @@ def test_bad_lines_are_all_named(tmp_path_factory: pytest.TempPathFactory) -> No
         "https://github.com/ann/one/tree/main/lib",
         "https://gitlab.com/ann/one/-/blob/main/a.py",
         "owner:/",
+        "owner://",
+        "ftp://example.org/ann/one",
         f"swh:1:rel:{REV}",
         f"swh:1:dir:{REV};anchor=nonsense;path=/lib",
     ]
@@ -181,6 +183,7 @@ PIECES = st.sampled_from(
 
 
 @settings(max_examples=50, deadline=None)
+@example(text="0://")
 @given(st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=9).map("".join)))
 def test_any_list_is_read_or_refused_and_targets_survive_a_round_trip(text: str) -> None:
     try:

@@ -289,8 +289,8 @@ def _explain(
             )
         if outcome.num_kept:
             said.append(
-                f"Still kept under {outcome.target}: {_files(outcome.num_kept)}; the opt-out list of this run did not "
-                "have it."
+                f"Still kept under {outcome.target}: {_files(outcome.num_kept)}; the opt-out list of this run "
+                "did not have it."
             )
     if promoted:
         said.append(

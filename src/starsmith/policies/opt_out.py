@@ -157,14 +157,16 @@ def parse_target(text: str) -> Target | None:
 
 def _named(text: str, host: str = "") -> Target | None:
     """`owner`, `owner/repo` and `owner/repo:/path`; of a web address also with `.git` or a slash at its end."""
-    name, _, path = text.partition(":/")
+    name, has_path, path = text.partition(":/")
     if host:
         name = name.rstrip("/").removesuffix(".git")
         if host == "github.com" and name.count("/") > 1:
             return None  # a page of a repository, such as /tree/main/folder: whether only that is meant is unclear
-    if _NAMES.fullmatch(name) is None or (":/" in text and not path):
+    if has_path and (path.startswith("/") or not path.strip("/")):
+        return None  # an address of some other kind, such as ftp://
+    if _NAMES.fullmatch(name) is None:
         return None
-    kind = "repository" if "/" in name or path else "owner"
+    kind = "repository" if "/" in name or has_path else "owner"
     path = path.strip("/")
     return Target(kind=kind, key=name, path=f"/{path}" if path else "", host=host)
 
