@@ -30,7 +30,7 @@ from starsmith.corpus import schema
 from starsmith.corpus.license_paths import UNKNOWN_REFERENCE, is_license_like
 from starsmith.signals import license_headers, license_manifests
 
-__all__ = ["CLAIMS", "KINDS", "claim", "kinds_of", "passage"]
+__all__ = ["CLAIMS", "KINDS", "claim", "kinds_of", "passage", "spdx_keys"]
 
 KINDS = ("text", "manifest", "header")
 _MENTION = re.compile("licen[cs]", re.IGNORECASE)
@@ -87,8 +87,8 @@ def claim(files: pa.Table, contents: pa.Table, *, kinds: Collection[str], max_te
             formats states what any of them reads.
         contents: content_id, status and text of `schema.CONTENTS`, in any order.
         kinds: of `KINDS`.
-        max_text_bytes: licence-like texts with more UTF-8 bytes are `too_large`, and not read; manifests too, where
-            they mention licences at all.
+        max_text_bytes: licence-like texts with more UTF-8 bytes are `too_large`, and not read; manifests too,
+            where they mention licences at all.
 
     Returns:
         `CLAIMS`, ordered by content_id and kind: a row for each licence-like text and each manifest, and for each
@@ -236,6 +236,12 @@ def _header_claim(found: license_headers.Header) -> _Claim | None:
         licenses=tuple(sorted({key for _, keys in known for key in keys})),
         passage="\n".join(f"SPDX-License-Identifier: {tag}" for tag, value in parsed.items() if value is None),
     )
+
+
+def spdx_keys(expression: str) -> tuple[str, ...] | None:
+    """The keys of an SPDX expression, sorted; None when it is not one."""
+    parsed = _parse(expression)
+    return None if parsed is None else parsed[1]
 
 
 @functools.cache
