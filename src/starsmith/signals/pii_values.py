@@ -59,9 +59,13 @@ def is_secret_value(value: bytes) -> bool:
     if not any(c.isdigit() for c in text) or not any(c.isalpha() for c in text):
         return False
     is_hex = _HEX.fullmatch(value) is not None
-    return entropy_bits(value) >= (MIN_ENTROPY_HEX_BITS if is_hex else MIN_ENTROPY_BITS) and gibberish_bits(
-        text
-    ) >= (MIN_GIBBERISH_HEX_BITS if is_hex else MIN_GIBBERISH_BITS)
+    return entropy_bits(value) >= (MIN_ENTROPY_HEX_BITS if is_hex else MIN_ENTROPY_BITS) and is_gibberish(text)
+
+
+def is_gibberish(text: str) -> bool:
+    """Whether pairs of characters surprise more than those of identifiers do."""
+    is_hex = _HEX.fullmatch(text.encode()) is not None
+    return gibberish_bits(text) >= (MIN_GIBBERISH_HEX_BITS if is_hex else MIN_GIBBERISH_BITS)
 
 
 def is_placeholder(value: bytes) -> bool:
