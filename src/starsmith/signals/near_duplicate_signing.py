@@ -149,10 +149,9 @@ def signatures_of(
         ValueError: a known table has signatures of another length.
     """
     schema_ = signatures_schema(config)
-    with pq.ParquetFile(part) as file:
-        part_ids = file.read(["content_id"], use_threads=False)["content_id"].combine_chunks().cast(pa.string())
-    ids, columns = _known_signatures(part_ids, known, schema_) if known else ([], [])
-    known_ids = pa.concat_arrays(ids) if ids else None
+    part_ids = _ids(part) if known else None
+    ids, columns = ([], []) if part_ids is None else _known_signatures(part_ids, known, schema_)
+    known_ids = pa.chunked_array(ids, pa.string()).combine_chunks() if part_ids is not None else None
     wants_shingles = shingle_file is not None and config.verification == "exact"
     writer = _ShingleWriter(ShingleFile(shingle_file)) if shingle_file is not None and wants_shingles else None
     try:
@@ -168,7 +167,7 @@ def signatures_of(
     table = pa.table(
         [pa.chunked_array(ids, pa.string()), pa.chunked_array(columns, schema_.field(1).type)], schema_
     )
-    return table if known_ids is None else table.take(pc.index_in(part_ids, value_set=table["content_id"]))
+    return table if part_ids is None else table.take(pc.index_in(part_ids, value_set=table["content_id"]))
 
 
 def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[int, NDArray[np.uint64]]]:
@@ -188,8 +187,7 @@ def read_shingles(
     part: Path, config: recipe.NearDuplicates, seed: int, wanted: pa.Array
 ) -> Iterator[tuple[int, NDArray[np.uint64]]]:
     """The same from the texts of a Parquet part of contents; row groups without a wanted text are not read."""
-    with pq.ParquetFile(part) as file:
-        part_ids = file.read(["content_id"], use_threads=False)["content_id"].combine_chunks()
+    part_ids = _ids(part)
     others = part_ids.filter(pc.invert(pc.is_in(part_ids.cast(wanted.type), value_set=wanted)))
     for batch in _unknown_batches(part, part_ids, others):
         positions = pc.index_in(batch["content_id"].cast(wanted.type), value_set=wanted)
@@ -265,11 +263,18 @@ def _known_signatures(
     return ids, columns
 
 
-def _unknown_batches(part: Path, part_ids: pa.Array, known_ids: pa.Array | None) -> Iterator[pa.RecordBatch]:
+def _ids(part: Path) -> pa.Array:
+    with pq.ParquetFile(part) as file:
+        return file.read(["content_id"], use_threads=False)["content_id"].combine_chunks().cast(pa.string())
+
+
+def _unknown_batches(
+    part: Path, part_ids: pa.Array | None, known_ids: pa.Array | None
+) -> Iterator[pa.RecordBatch]:
     """content_id and text of the contents that are not known; row groups without any are not read."""
     with pq.ParquetFile(part) as file:
         groups = list(range(file.num_row_groups))
-        if known_ids is not None:
+        if part_ids is not None and known_ids is not None:
             is_unknown = pc.invert(pc.is_in(part_ids, value_set=known_ids))
             sizes = [file.metadata.row_group(group).num_rows for group in groups]
             starts = np.cumsum([0, *sizes])
