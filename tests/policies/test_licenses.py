@@ -37,6 +37,10 @@ def judged(corpus: SmallCorpus, *, evidence: tuple[str, ...] = ALL) -> dict[str,
     return {paths[row["file_id"]]: row for row in table.to_pylist()}
 
 
+Text = tuple[str, list[str]]
+"""The folder and the licences of a licence-like text."""
+
+
 # GHArchive's word, (status, licences) of the texts at the root, the type
 FIGURE_1 = [
     ("MIT", [], "permissive"),
@@ -90,6 +94,69 @@ def test_figure_1(tmp_path: Path, evidence: tuple[str, ...]) -> None:
                 assert f"{', '.join(sorted(keys))} at /LICENSE.{place}" in str(row["evidence"])
             elif status != "scanned":
                 assert f"not read ({status}" in str(row["evidence"])
+
+
+def published_type(gha: str | None, detected: set[str]) -> str:
+    """Section 1.2's algorithm, written down again from its four steps; `detected` is of every text above."""
+    permissive = {key.lower() for key in license_categories.permissive_licenses()}
+    if gha is not None and gha.lower() in permissive:
+        return "permissive"
+    if gha not in (None, "NOASSERTION"):
+        return "non_permissive"
+    if not detected:
+        return "no_license" if gha is None else "non_permissive"
+    allowed = {key for key in detected if key.lower() in permissive}
+    rest = detected - allowed - license_categories.NEUTRAL_LICENSES
+    if allowed:
+        rest = rest - {UNKNOWN}
+    if rest:
+        return "non_permissive"
+    return "permissive" if allowed else "no_license"
+
+
+KEYS = ["MIT", "mit-0", "Apache-2.0", "GPL-3.0-only", "MPL-2.0", NEUTRAL, UNKNOWN, "LicenseRef-Own", "CC0-1.0"]
+FOLDERS = ["/", "/a/", "/a/b/", "/ab/", "/c/a/"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "MIT", "mit", "GPL-2.0", "NOASSERTION", "Apache-2.0", "other"]),
+            st.lists(
+                st.tuples(st.sampled_from(FOLDERS), st.lists(st.sampled_from(KEYS), max_size=3, unique=True)),
+                max_size=4,
+            ),
+            st.lists(st.sampled_from(KEYS), max_size=2, unique=True),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_texts_and_repository_alone_decide_as_published(
+    tmp_path_factory: pytest.TempPathFactory, repositories: list[tuple[str | None, list[Text], list[str]]]
+) -> None:
+    corpus = SmallCorpus(tmp_path_factory.mktemp("published"))
+    expected = {}
+    for number, (gha, texts, others) in enumerate(repositories):
+        repo = f"owner/{number}"
+        for place, (folder, keys) in enumerate(texts):
+            content = f"text {number} {place}"
+            corpus.add(
+                f"{folder}LICENSE.{place}", repo=repo, content=content, license_type=None, gha_license_id=gha
+            )
+            corpus.license_text(content, *keys)
+        for kind, name in (("header", "x.py"), ("manifest", "Cargo.toml")):  # which must not speak
+            corpus.add(f"/{name}", repo=repo, content=f"{kind} {number}", license_type=None, gha_license_id=gha)
+            corpus.license_text(f"{kind} {number}", *others, kind=kind)
+        for folder in FOLDERS:
+            corpus.add(f"{folder}main.c", repo=repo, license_type=None, gha_license_id=gha)
+            detected = {key for above, keys in texts if folder.startswith(above) for key in keys}
+            expected[f"{repo}:{folder}main.c"] = (published_type(gha, detected), sorted(detected))
+    found = judged(corpus, evidence=PUBLISHED)
+    assert {
+        place: (found[place]["license_type"], found[place]["detected_licenses"]) for place in expected
+    } == expected
 
 
 def test_a_license_speaks_for_its_directory_and_below(corpus: SmallCorpus) -> None:
