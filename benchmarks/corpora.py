@@ -11,6 +11,7 @@ Parts are the 16 partitions that a recipe has by default, sorted by identifier, 
 them as they are. `full` holds some 700 MB in 70,000 contents, `small` about 10 MB.
 """
 
+import gzip
 import hashlib
 import json
 import re
@@ -296,7 +297,7 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
     """
     try:
         yield from _wheel_members(archive) if archive.suffix == ".whl" else _tar_members(archive)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise MachineError(f"{archive} is damaged ({error}); remove it and run again") from error
 
 
@@ -308,7 +309,8 @@ def _wheel_members(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _tar_members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(archive, mode="r|gz") as opened:
+    # unpacked here: a stream that tarfile unpacks itself may end in the middle without an error
+    with gzip.open(archive) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as opened:
         for entry in opened:
             if entry.isreg() and 0 < entry.size <= _MAX_FILE_BYTES:
                 stream = opened.extractfile(entry)
@@ -347,7 +349,9 @@ def write(place: Path, packages: Sequence[Package], archives: Sequence[Path]) ->
     all_files: list[pa.Table] = []
     for number, (package, archive) in enumerate(zip(packages, archives, strict=True)):
         contents, files = _tabulated(package, archive)
-        new = contents.filter(pa.array([name not in seen for name in contents["content_id"].to_pylist()]))
+        new = contents.filter(
+            pa.array([name not in seen for name in contents["content_id"].to_pylist()], pa.bool_())
+        )
         seen.update(new["content_id"].to_pylist())
         all_files.append(files)
         for partition, rows in enumerate(_by_partition(new)):
@@ -394,4 +398,6 @@ def _tabulated(package: Package, archive: Path) -> tuple[pa.Table, pa.Table]:
 
 def _by_partition(rows: pa.Table) -> list[pa.Table]:
     numbers = [schema.partition_of(name, PARTITIONS) for name in rows["content_id"].to_pylist()]
-    return [rows.filter(pa.array([number == wanted for number in numbers])) for wanted in range(PARTITIONS)]
+    return [
+        rows.filter(pa.array([number == wanted for number in numbers], pa.bool_())) for wanted in range(PARTITIONS)
+    ]
