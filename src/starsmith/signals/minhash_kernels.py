@@ -57,9 +57,9 @@ def fast_similarity(
             place = _place(shingle, num_values)
             signature[place] = min(signature[place], np.uint32(shingle))
         num_empty = 0
-        for place in range(num_values):  # a smallest value of all ones reads as empty and is filled once more
-            is_filled[place] = signature[place] != 0xFFFFFFFF
-            num_empty += not is_filled[place]
+        for value in range(num_values):  # a smallest hash of all ones reads as empty and is filled once more
+            is_filled[value] = signature[value] != 0xFFFFFFFF
+            num_empty += not is_filled[value]
         if num_empty:
             _fill(_distinct(own, num_values, recent), signature, is_filled, num_empty)
     return out
@@ -110,13 +110,13 @@ def _fill(
                 num_empty -= 1
             elif in_round[place] == number:
                 signature[place] = min(signature[place], np.uint32(value))
-    for place in range(num_values):
-        if not is_filled[place]:
-            key = np.uint64(num_values + 1 + place) * _ROUND
+    for empty in range(num_values):
+        if not is_filled[empty]:
+            key = np.uint64(num_values + 1 + empty) * _ROUND
             smallest = np.uint32(0xFFFFFFFF)
             for shingle in shingles:
                 smallest = min(smallest, np.uint32(mix(shingle + key)))
-            signature[place] = smallest
+            signature[empty] = smallest
 
 
 @kernel

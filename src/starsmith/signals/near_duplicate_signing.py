@@ -13,6 +13,7 @@ asked for, so `signatures_of` can leave them beside its table: a `ShingleFile`, 
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ class Shingles(NamedTuple):
     """(num_texts + 1,)"""
 
 
-class ShingleFile(NamedTuple):
+@dataclass(frozen=True)
+class ShingleFile:
     """The shingles of a part's contents, as 64-bit numbers in `place`, and whose they are beside it."""
 
     place: Path

@@ -120,7 +120,7 @@ def _join_words(
             code_point = np.int64(lower_case[code_point])
             is_word = properties[code_point] & WORD != 0
         if is_word:
-            length = _encode(code_point, joined, length)
+            length = _encode(int(code_point), joined, length)
         elif empty_words or length > begins[num_words]:
             joined[length] = 32
             length += 1

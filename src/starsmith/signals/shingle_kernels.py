@@ -117,7 +117,7 @@ def _write_words(
             letter, mask = letters[byte], masks[byte]
             at += _ONE
         else:
-            code_point, width = decode(data, np.int64(at))
+            code_point, width = decode(data, int(np.int64(at)))
             letter = mix(key + np.uint64(lower_case[code_point]))
             mask = _ALL if properties[code_point] & WORD else _NONE
             at += np.uint64(width)
@@ -128,7 +128,7 @@ def _write_words(
     if before | always:
         out[num_words] = word
         num_words += _ONE
-    return np.int64(num_words)
+    return int(np.int64(num_words))
 
 
 @kernel
