@@ -23,7 +23,7 @@ from starsmith.corpus.engine import Progress, map_parallel, silent
 from starsmith.corpus.store import Result, Store, write_atomically
 from starsmith.errors import InputError
 from starsmith.memory import PeakMemory
-from starsmith.steps import data, learning, publishing
+from starsmith.steps import data, ingest, learning, publishing
 from starsmith.steps.step import Context, Earlier, Step
 
 _EARLIER_RESULTS = 4
@@ -99,7 +99,7 @@ def make(recipe: recipes.Recipe, *, to: str | None = None) -> Plan:
     Raises:
         InputError: `to` is no step.
     """
-    targets = data.targets_of(recipe)
+    targets = ingest.targets_of(recipe)
     steps = [*data.steps(recipe, targets), *learning.steps(recipe), *publishing.steps(recipe)]
     names = [step.name for step in steps]
     if to is not None:

@@ -19,8 +19,9 @@ from starsmith.release.data_card import DataCardInputs, render_data_card
 from starsmith.release.dataset import write_dataset
 from starsmith.release.model_card import ModelCardInputs, license_text, render_model_card
 from starsmith.release.swhids import write_swhids
-from starsmith.steps.data import SIGNALS, corpus_tables
+from starsmith.steps.data import corpus_tables
 from starsmith.steps.learning import MODEL
+from starsmith.steps.signals import SIGNALS
 from starsmith.steps.step import Context, Facts, Step
 
 DATASET = "dataset"

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from starsmith.corpus.engine import Progress, silent
 from starsmith.corpus.query import Tables
 from starsmith.corpus.store import Draft, Result, canonical_digest
@@ -84,3 +87,9 @@ def tables_of(results: Mapping[str, Result]) -> dict[str, list[Path]]:
             if parts:
                 tables[table] = parts
     return tables
+
+
+def counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value stands in a column, sorted by value: a fact worth noting."""
+    found = {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
+    return {str(name): found[name] for name in sorted(found)}
