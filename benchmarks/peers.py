@@ -29,6 +29,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "daft": ("daft==0.7.26",),
     "datatrove-spacy": ("datatrove[processing]==0.10.1", "pyarrow==26.0.1", "spacy==3.8.7"),
     "data-juicer": ("py-data-juicer==1.6.1", "aiohttp==3.14.5"),
+    "detect-secrets": ("detect-secrets==1.5.0",),
     "rensa": ("rensa==0.5.0", "pyarrow==26.0.1"),
     "text-dedup": ("text-dedup==0.4.0",),
 }

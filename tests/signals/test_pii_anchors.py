@@ -217,7 +217,7 @@ def test_work_is_linear(monkeypatch, unit):
         text = (unit * size)[:size]
         return reads_per_byte(monkeypatch, [pii_anchors], kernel, text)
 
-    small, large = reads(1_200), reads(2_400)
+    small, large = reads(800), reads(1_600)
     assert large <= 1.4 * small + 1
     assert large <= pii_anchors.LONGEST_LOOK
 

@@ -65,8 +65,7 @@ class Automaton(NamedTuple):
     starts: NDArray[np.int64]
     """(num_states + 1,): where a state's keywords begin in `keywords`."""
     keywords: NDArray[np.int64]
-    """(num_ends, 6): family, number, length, bytes before that must be token characters, bytes after that must
-    be of an alphabet, and its bit."""
+    """(num_ends, 7): family, number, length; then how many bytes behind are of which alphabet, and before."""
 
 
 class Keyword(NamedTuple):
@@ -77,10 +76,11 @@ class Keyword(NamedTuple):
     family: int
     number: int = 0
     min_before: int = 0
-    """Token characters that a match has before it."""
+    """Characters that a match has before it, of the alphabet `before`."""
     min_after: int = 0
-    """Characters that a match has behind it, of the alphabet."""
-    alphabet: str = "token"
+    """Characters that a match has behind it, of the alphabet `after`."""
+    before: pii_keys.Alphabet = "token"
+    after: pii_keys.Alphabet = "token"
 
 
 def keyword_table() -> tuple[Keyword, ...]:
@@ -94,7 +94,7 @@ def keyword_table() -> tuple[Keyword, ...]:
     for word, number in pii_keys.keywords():
         rule = pii_keys.KEY_RULES[number]
         family = INNER_TOKEN if rule.lookback else TOKEN
-        rows.append(Keyword(word, family, number, rule.min_before, rule.min_body, rule.alphabet))
+        rows.append(Keyword(word, family, number, rule.min_before, rule.min_body, rule.before, rule.alphabet))
     rows += [Keyword(word, ASSIGNED, IS_SECRET) for word in SECRET_NAMES]
     rows += [Keyword(word, ASSIGNED, IS_PASSWORD) for word in PASSWORD_NAMES]
     rows += [Keyword(word, NAME, number) for number, word in enumerate(NAME_LEADS)]
@@ -149,9 +149,10 @@ def automaton() -> Automaton:
     return Automaton(byte_classes, flat, sum(not ends[s] for s in order) * num_classes, starts, keywords)
 
 
-def _row(keyword: Keyword) -> tuple[int, int, int, int, int, int]:
-    alphabet = {"token": _BODY, "alnum": _LETTER | _DIGIT, "hex": _HEX}[keyword.alphabet]
-    return (keyword.family, keyword.number, len(keyword.word), keyword.min_before, keyword.min_after, alphabet)
+def _row(keyword: Keyword) -> tuple[int, ...]:
+    bits = {"token": _BODY, "alnum": _LETTER | _DIGIT, "hex": _HEX, "digit": _DIGIT}
+    after, before = (keyword.min_after, bits[keyword.after]), (keyword.min_before, bits[keyword.before])
+    return (keyword.family, keyword.number, len(keyword.word), *after, *before)
 
 
 def _byte_bits() -> NDArray[np.uint16]:
@@ -261,7 +262,7 @@ def _could_match(
     bits: NDArray[np.uint16],
 ) -> bool:
     """The look of a keyword's family at an anchor `start..end` of the text `first..stop`."""
-    family, number, before, after, alphabet = keyword[0], keyword[1], keyword[3], keyword[4], keyword[5]
+    family, number, after, before = keyword[0], keyword[1], keyword[3], keyword[5]
     if family == IPV4:
         return _looks_ipv4(data, first, stop, end - 1, bits)
     if family == IPV6:
@@ -273,12 +274,12 @@ def _could_match(
     if family == TOKEN:
         if start > first and bits[data[start]] & _WORD and bits[data[start - 1]] & _WORD:
             return False
-        return _all_have(data, stop, end, after, bits, alphabet)
+        return _all_have(data, stop, end, after, bits, keyword[4])
     if family == INNER_TOKEN:
         return (
             start - before >= first
-            and _all_have(data, stop, end, after, bits, alphabet)
-            and _all_have(data, stop, start - before, before, bits, _BODY)
+            and _all_have(data, stop, end, after, bits, keyword[4])
+            and _all_have(data, stop, start - before, before, bits, keyword[6])
         )
     if family == URL:
         return _looks_url(data, stop, end)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Checksum = Callable[[bytes], bool]
-Alphabet = Literal["token", "alnum", "hex"]
+Alphabet = Literal["token", "alnum", "hex", "digit"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class KeyRule:
     max_bytes: int = 512
     """Behind the prefix; longer runs of token characters are data."""
     alphabet: Alphabet = "token"
-    """What those `min_body` characters are: any token character, letters and digits, or hexadecimal digits."""
+    """What those `min_body` characters are."""
+    before: Alphabet = "token"
+    """What those `min_before` characters are."""
 
 
 def base62_checksum(token: bytes) -> bool:
@@ -260,11 +262,19 @@ _PREFIXED = (
 
 _INNER = (
     KeyRule("azure_client_secret", (b"Q~",), r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.\-]{31,34}", 31, 4, 4),
-    KeyRule("facebook_app", (b"|",), rf"[0-9]{{15,16}}\|{_URLSAFE}{{27,40}}", 27, 16, 15),
-    KeyRule("mailchimp", (b"-us",), r"[0-9a-f]{32}-us[0-9]{1,2}", 1, 32, 32),
+    KeyRule("facebook_app", (b"|",), rf"[0-9]{{15,16}}\|{_URLSAFE}{{27,40}}", 27, 16, 15, before="digit"),
+    KeyRule("mailchimp", (b"-us",), r"[0-9a-f]{32}-us[0-9]{1,2}", 1, 32, 32, before="hex"),
     KeyRule("maxmind", (b"_mmk",), r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk", 0, 36, 36),
-    KeyRule("telegram", (b":AA",), rf"[0-9]{{8,10}}:AA{_URLSAFE}{{33}}", 33, 10, 8),
-    KeyRule("terraform", (b".atlasv1.",), r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=\-]{60,70}", 60, 14, 14),
+    KeyRule("telegram", (b":AA",), rf"[0-9]{{8,10}}:AA{_URLSAFE}{{33}}", 33, 10, 8, before="digit"),
+    KeyRule(
+        "terraform",
+        (b".atlasv1.",),
+        r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=\-]{60,70}",
+        60,
+        14,
+        14,
+        before="alnum",
+    ),
 )
 
 _DISCORD = KeyRule(
