@@ -20,10 +20,12 @@ from rich.text import Text
 from starsmith import __version__, doctor, plan, recipe, sources
 from starsmith.corpus import query
 from starsmith.corpus.engine import Progress as Report
-from starsmith.corpus.store import Result
+from starsmith.corpus.store import Result, write_atomically
 from starsmith.errors import InputError, StarsmithError
-from starsmith.inspection import diff, explain
+from starsmith.inspection import diff, explain, receipts
+from starsmith.policies import opt_out, opt_out_requests
 from starsmith.policies.decisions import Policy, evaluate
+from starsmith.signals import quality_classifier
 from starsmith.steps import data, learning
 
 app = typer.Typer(
@@ -251,6 +253,114 @@ def complete_(
         _print_json({"prompt": prompt, **dataclasses.asdict(completion)})
         return
     out.print(prompt + completion.text, markup=False, highlight=False, soft_wrap=True)
+
+
+opt_out_app = typer.Typer(help="Take opt-out requests, and show what they removed.", no_args_is_help=True)
+app.add_typer(opt_out_app, name="opt-out", rich_help_panel=None)
+
+RequestFile = Annotated[
+    Path | None, typer.Option("--request", help="An issue: JSON as GitHub gives it, or the text of its body.")
+]
+Author = Annotated[str, typer.Option("--author", help="The account that filed it; JSON says so itself.")]
+
+
+@opt_out_app.command("add")
+def opt_out_add(
+    recipe_file: RecipeFile,
+    request_file: Annotated[Path, typer.Option("--request", help="An issue: GitHub's JSON, or its body.")],
+    author: Author = "",
+    title: Annotated[str, typer.Option("--title", help="The issue's title.")] = "",
+    reference: Annotated[str, typer.Option("--reference", help="The issue's address.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take a request into the recipe's opt-out list; what a person must decide is held."""
+    list_file = recipe.load(recipe_file).opt_out.file
+    if list_file is None:
+        raise InputError(f'{recipe_file} has no opt-out list; name one: [opt_out] file = "opt-out.txt"')
+    request, address = _read_request(request_file, author, title)
+    added = opt_out_requests.add(list_file, request, reference=reference or address)
+    if as_json:
+        _print_json(dataclasses.asdict(added))
+        return
+    for words, targets in (("added", added.added), ("already on the list", added.known)):
+        for target in targets:
+            out.print(Text(f"{words}: {target}"), soft_wrap=True)
+    for held in added.held:
+        out.print(Text(f"held for a person: {held.line} ({held.reason})"), soft_wrap=True)
+    out.print(Text(f"list: {added.list_file}" + (f", held: {added.held_file}" if added.held else "")))
+
+
+@opt_out_app.command("receipt")
+def opt_out_receipt(
+    run_folder: RunFolder = QUICKSTART,
+    before: Annotated[Path | None, typer.Option("--before", help="An earlier run, to see what changed.")] = None,
+    targets: Annotated[list[str] | None, typer.Option("--target", help="As on the list; may be repeated.")] = None,
+    request_file: RequestFile = None,
+    author: Author = "",
+    destination: Annotated[Path | None, typer.Option("--out", help="Also write the receipt as JSON here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an opt-out removed from a run, what took its place, and which copies stay."""
+    if bool(targets) == (request_file is not None):
+        raise InputError("a receipt needs --target TARGET (once or more) or --request FILE")
+    if request_file is not None:
+        wanted = _read_request(request_file, author, "")[0].targets
+    else:
+        wanted = opt_out.parse("\n".join(targets or ()), name="--target")
+    sides = [_receipt_side(folder, wanted) for folder in (run_folder, before) if folder is not None]
+    receipt = receipts.make(
+        [str(target) for target in wanted], sides[0], before=sides[1] if len(sides) > 1 else None
+    )
+    if destination is not None:
+        data_ = json.dumps(receipt.to_dict(), indent=1, ensure_ascii=False, sort_keys=True).encode()
+        write_atomically(destination, data_)
+    if as_json:
+        _print_json(receipt.to_dict())
+    else:
+        out.print(Text(receipts.to_text(receipt)), soft_wrap=True)
+
+
+def _read_request(place: Path, author: str, title: str) -> tuple[opt_out_requests.Request, str]:
+    """A request, and the address of its issue where the file says it."""
+    issue = opt_out_requests.load_issue(place)
+    if not (author or issue.author):
+        raise InputError(f"{place} does not say who filed it; give the account: --author NAME")
+    request = opt_out_requests.parse_request(issue.body, author=author or issue.author, title=title or issue.title)
+    return request, issue.reference
+
+
+def _receipt_side(run_folder: Path, targets: opt_out.Targets) -> receipts.Side:
+    results = plan.results(run_folder)
+    tables = _judged_tables(run_folder)
+    rebuilt = ("documents", "tokenizer", "tokens", "training", "release")
+    return receipts.Side(
+        name=run_folder.name,
+        tables=tables,
+        matches=opt_out.matches(tables, targets),
+        digests={name: results[name].digest() for name in rebuilt if name in results},
+    )
+
+
+@app.command("train-quality")
+def train_quality(
+    labels: Annotated[Path, typer.Argument(help="A CSV file: content_id, label (1 for more of it, 0 for less).")],
+    destination: Annotated[Path, typer.Option("--out", help="Where the classifier goes.")] = Path(
+        "quality-classifier.json"
+    ),
+    run_folder: RunFolder = QUICKSTART,
+    as_json: AsJson = False,
+) -> None:
+    """Train a quality classifier on a run's signals and your labels."""
+    values, wanted = quality_classifier.labelled(_judged_tables(run_folder), labels)
+    trained = quality_classifier.train(values, wanted)
+    write_atomically(destination, quality_classifier.to_json(trained).encode())
+    if as_json:
+        _print_json({"classifier": str(destination), **dataclasses.asdict(trained)})
+        return
+    folds = ", ".join(f"{auc:.3f}" for auc in trained.auc_folds)
+    out.print(f"{trained.num_positive} files of label 1, {trained.num_negative} of label 0", highlight=False)
+    out.print(f"area under the ROC curve, cross-validated: {trained.auc:.3f} ({folds})", highlight=False)
+    out.print(Text(f"classifier: {destination}; set quality.classifier and quality.min_score"), soft_wrap=True)
 
 
 @app.command("doctor")

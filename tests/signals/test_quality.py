@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,6 +147,35 @@ def test_a_classifier_learns_from_signals_and_travels_as_json(tmp_path: Path) ->
         for row in range(0, 80, 13)
     ]
     assert pa.concat_tables(alone).to_pylist() == scored.take(list(range(0, 80, 13))).to_pylist()
+
+
+def test_labels_are_read_and_their_faults_counted(tmp_path: Path) -> None:
+    table, languages, labels = corpus()
+    statistics = text_statistics.measure(table)
+    tables = {}
+    for name, rows in {
+        "text_statistics": statistics,
+        "quality": quality.measure(table, languages, statistics, recipe.Quality()),
+    }.items():
+        tables[name] = [tmp_path / f"{name}.parquet"]
+        pq.write_table(rows, tables[name][0])
+    place = tmp_path / "labels.csv"
+    ids = table["content_id"].to_pylist()
+    lines = [f"swh:1:cnt:{key},{label}" for key, label in zip(ids, labels, strict=True)]
+    place.write_text("\n".join(["content_id,label", *lines[::-1]]))
+    values, found = quality_classifier.labelled(tables, place)
+    assert found == labels and values.shape == (80, len(quality_classifier.FEATURES))
+    assert not np.isnan(values).any()
+    bare, _ = quality_classifier.labelled({**tables, "quality": []}, place)
+    assert np.isnan(bare[:, 6:]).all() and not np.isnan(bare[:, :6]).any()
+    place.write_text("\n".join(["content_id,label", lines[0], lines[0], f"{ids[1]},7", "0" * 40 + ",1"]))
+    with pytest.raises(
+        InputError, match="1 labels that are neither.*1 contents labelled more.*1 contents without"
+    ):
+        quality_classifier.labelled(tables, place)
+    place.write_text("id,good\n1,1\n")
+    with pytest.raises(InputError, match="expected is a CSV file with the columns content_id and label"):
+        quality_classifier.labelled(tables, place)
 
 
 def test_wrong_classifiers_and_recipes_are_refused(tmp_path: Path) -> None:

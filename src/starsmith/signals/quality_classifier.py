@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from starsmith.corpus import query
 from starsmith.errors import InputError
 
 FORMAT = "starsmith quality classifier, version 1"
@@ -78,6 +80,56 @@ def features(measured: pa.Table) -> NDArray[np.float64]:
             values = _numbers(measured, name)
             columns.append(np.log1p(values) if name in COUNTS else values)
     return np.stack(columns, axis=1)
+
+
+def labelled(tables: query.Tables, labels: Path) -> tuple[NDArray[np.float64], list[int]]:
+    """The features and labels of the contents that a file names, in the order of their identifiers.
+
+    Args:
+        tables: `text_statistics`, and `quality` where it was measured.
+        labels: a CSV file with the columns content_id (a hash, or `swh:1:cnt:` and a hash) and label (0 or 1).
+
+    Raises:
+        InputError: the file cannot be read, has other columns or labels, labels a content twice, or names contents
+            that were not measured.
+    """
+    needed = {name: tables.get(name, ()) for name in ("text_statistics", "quality")}
+    with query.connect(needed) as connection:
+        try:
+            connection.execute(
+                "CREATE TEMP TABLE labels AS SELECT regexp_replace(lower(content_id), '^swh:1:cnt:', '') "
+                f"AS content_id, label::INTEGER AS label FROM read_csv({query.literal(str(labels))}, "
+                "header = true, all_varchar = true)"
+            )
+        except duckdb.Error as error:
+            raise InputError(
+                f"cannot read the labels {labels}: {str(error).splitlines()[0]}; expected is a CSV file with the "
+                "columns content_id and label (0 or 1)"
+            ) from None
+        [(num_rows, num_contents, num_wrong, num_unknown)] = connection.execute(
+            "SELECT count(*), count(DISTINCT content_id), count(*) FILTER (coalesce(label, -1) NOT IN (0, 1)), "
+            "count(*) FILTER (content_id NOT IN (SELECT content_id FROM text_statistics)) FROM labels"
+        ).fetchall()
+        rows = query.fetch(connection, _LABELLED_SQL)
+    faults = {
+        "labels that are neither 0 nor 1": num_wrong,
+        "contents labelled more than once": num_rows - num_contents,
+        "contents without text statistics in this run": num_unknown,
+    }
+    found = [f"{count} {what}" for what, count in faults.items() if count]
+    if found:
+        raise InputError(f"{labels} has {', '.join(found)} among {num_rows} rows")
+    return features(rows), rows["label"].to_pylist()
+
+
+_LABELLED_SQL = """
+    SELECT s.*, q.comment_fraction, q.parse_error_fraction, l.label
+    FROM labels l JOIN text_statistics s USING (content_id) LEFT JOIN (
+        SELECT content_id, arg_min(comment_fraction, language) AS comment_fraction,
+            arg_min(parse_error_fraction, language) AS parse_error_fraction FROM quality GROUP BY content_id
+    ) q USING (content_id)
+    ORDER BY content_id
+"""
 
 
 def scores(classifier: Classifier, values: NDArray[np.float64]) -> NDArray[np.float64]:
