@@ -218,7 +218,7 @@ def test_work_is_linear(monkeypatch, unit):
         return reads_per_byte(monkeypatch, [pii_anchors], kernel, text)
 
     small, large = reads(800), reads(1_600)
-    assert large <= 1.4 * small + 1
+    assert large <= 1.6 * small + 1  # quadratic work would double
     assert large <= pii_anchors.LONGEST_LOOK
 
 
