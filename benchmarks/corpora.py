@@ -42,7 +42,7 @@ Scale = Literal["small", "full"]
 Registry = Literal["pypi", "npm"]
 
 PARTITIONS = 16
-_VERSION = 2
+_VERSION = 3
 _MAX_FILE_BYTES = 10 * 1024 * 1024
 _LEFT_OUT = (".map",)
 _SECONDS = 900.0
