@@ -70,7 +70,7 @@ def row_groups(parts: Iterable[Path], columns: list[str] | None = None) -> Itera
     for part in parts:
         with pq.ParquetFile(part) as file:
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns)
+                yield file.read_row_group(number, columns, use_threads=False)
 
 
 def _row_group_ends(rows: pa.Table) -> list[int]:
