@@ -111,12 +111,18 @@ def test_ip_addresses(address):
         "OID 12.5.29.15",
         "released 24.12.23.1",
         "as in section 13.2.3.1 of RFC 7230",
+        'd="M0 0c-.98.98-.98 2.56 0 3.54.5.5 1.14.74 1.77z 2.73 33.55.51.23 1.07.35"',
         "std::abc::def a::b cafe::babe 10:20:30",
         "12345.6.7.8 1.2.3.45678",
     ],
 )
 def test_what_only_looks_like_an_ip_address(text):
     assert found(text) == []
+
+
+def test_addresses_in_lists_and_tables_count():
+    for text in ("93.184.216.34 93.184.216.35 93.184.216.36", "1 93.184.216.34 80", "93.184.216.34,151.101.1.140"):
+        assert len(found(text)) == text.count(".") // 3, text
 
 
 def test_a_short_address_counts_beside_dns_or_server():

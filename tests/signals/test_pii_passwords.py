@@ -57,6 +57,8 @@ def test_bare_values_alone_on_their_line(line):
         "getPassword()",
         "config.password",
         "$DB_PASSWORD",
+        "argv[i+1];",
+        "Buffer|Uint8Array",
         "${PW1:-x}",
     ):
         assert passwords(f"a\n{line.format(value)}\nb") == []

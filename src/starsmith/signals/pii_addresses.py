@@ -4,7 +4,8 @@
   like an address. Addresses such as noreply@... are found: the paper exempts none but examples;
 * IP: what does not parse; addresses that are not globally routable (private, loopback, documentation, ...);
   public DNS resolvers; seven-character `d.d.d.d` without "dns" or "server" within 100 bytes; four numbers that
-  the line calls a version or an object identifier; the date-like `dd.mm.yy.n` and `yy.mm.dd.n` of versions.
+  the line calls a version or an object identifier, or that stand among coordinates; the date-like `dd.mm.yy.n`
+  and `yy.mm.dd.n` of versions.
 
 Every rule reads a window of bounded length around its anchor.
 """
@@ -60,6 +61,9 @@ _VERSION_WORDS = re.compile(
     rb"(?:section|chapter|clause|paragraph|figure|table|rfc ?\d+|\xc2\xa7)[^\n]{0,4}$",
     re.IGNORECASE,
 )
+_NUMBER_BEFORE = re.compile(rb"(?<![0-9.])(?=[0-9.])[0-9]*(?:\.[0-9]+){0,2}[ ,\-]$")
+_NUMBER_AFTER = re.compile(rb"[ ,\-](?=[0-9.])[0-9]*(?:\.[0-9]+){0,2}(?![0-9.])")
+"""Coordinates of drawings run together: `0 3.54.5.5 1.14`."""
 _URL_USER = re.compile(rb"://[^\s\"'<>/?#=&]*$")
 
 
@@ -144,6 +148,10 @@ def _is_numbering(text: bytes, start: int, end: int) -> bool:
         return True
     line = text[max(0, start - _VERSION_BYTES) : start].rpartition(b"\n")[2]
     if _VERSION_WORDS.search(line):
+        return True
+    before, after = text[max(0, start - 16) : start], text[end : end + 16]
+    number, next_number = _NUMBER_BEFORE.search(before), _NUMBER_AFTER.match(after)
+    if number and next_number and (b"." in number.group() or b"." in next_number.group()):
         return True
     first, month, third, last = (int(number) for number in value.split(b"."))
     is_date = (1 <= first <= 31 and 18 <= third <= 39) or (18 <= first <= 39 and 1 <= third <= 31)

@@ -186,7 +186,7 @@ def _bare_password(
     if cut <= 0 and text[end : end + 1] not in (b'"', b"'"):
         return
     around = text[max(0, anchor.start - 200) : anchor.start] + b"\n" + text[start + length : start + length + 100]
-    if _CONNECTION.search(around) and values.is_literal_password(value[:length]):
+    if _CONNECTION.search(around) and values.is_connection_password(value[:length]):
         yield Finding("PASSWORD", start, start + length, "connection_string")
 
 

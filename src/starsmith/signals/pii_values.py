@@ -14,7 +14,7 @@ from collections import Counter
 
 PLACEHOLDER_WORDS = re.compile(
     rb"example|sample|dummy|placeholder|changeme|change_me|redacted|your[_\-]?|xxxx|\*\*\*\*|\.\.\.\.|0000000|"
-    rb"1234567|abcdefg|deadbeef|test[_\-]?(?:key|token|secret)|fake|insert|\$\{|\{\{|<|>|%s",
+    rb"\.\.\.$|1234567|abcdefg|deadbeef|test[_\-]?(?:key|token|secret)|fake|insert|\$\{|\{\{|<|>|%s",
     re.IGNORECASE,
 )
 _UUID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -126,6 +126,7 @@ _NUMBERED_WORD = re.compile(
 )
 _REGULAR_EXPRESSION = re.compile(rb"^\^|\$$|\\[dws]|\(\?|\[[a-zA-Z0-9]-|\.\*|\.\+")
 _SELECTOR = re.compile(rb"^[#.]?[A-Za-z][\w\-]*(?:[.#:>\[ ][\w\-]+)*\]?$")
+_CODE = re.compile(rb"[()\[\]{}|;]")
 _STRONG_SIGNS = re.compile(rb"[!@#$%^&*+=?~]")
 
 
@@ -155,11 +156,16 @@ def is_bare_password(value: bytes) -> bool:
     """The same without quotes, where the value could be a name of code: it must not read as an identifier."""
     if not is_literal_password(value):
         return False
-    if re.fullmatch(rb"[A-Za-z_]+\d{0,2}", value):
+    if re.fullmatch(rb"[A-Za-z_]+\d{0,2}", value) or _CODE.search(value):
         return False
     return _STRONG_SIGNS.search(value) is not None or (
         len(value) >= 8 and gibberish_bits(value.decode("ascii", "replace")) >= 4.0
     )
+
+
+def is_connection_password(value: bytes) -> bool:
+    """The same inside a connection string: no piece of code."""
+    return is_literal_password(value) and _CODE.search(value) is None
 
 
 def is_url_password(value: bytes) -> bool:
