@@ -36,6 +36,7 @@ from starsmith.signals.contamination_hashes import (
     mix,
     power,
     text_hash,
+    word_at,
 )
 
 CAPITAL_SIGMA = 0x03A3
@@ -110,12 +111,12 @@ def _scan(
     properties: NDArray[np.uint8],
     lower_case: NDArray[np.uint32],
     out: NDArray[np.uint8],
-    length: int,
+    length: np.int64,
     word: np.uint64,
     words: NDArray[np.uint64],
     stops: NDArray[np.int64],
     num_words: int,
-) -> tuple[int, int, np.uint64, int, bool]:
+) -> tuple[int, np.int64, np.uint64, np.int64, bool]:
     """Normalises `data[at:stop]` and hashes the words that end in it.
 
     There is no branch on what an ASCII character is: a wrongly predicted branch costs more than the few
@@ -138,30 +139,31 @@ def _scan(
         at, length, word, num_words, and whether a character was met that only `str.lower` lower-cases.
     """
     is_irregular = False
+    length_, number = np.uint64(length), np.uint64(num_words)  # numba checks signed indices for being negative
     while at < stop:
-        byte = data[at]
+        byte = data[np.uint64(at)]
         if byte < 0x80:
             width = 1
-            out[length] = LOWER[byte]
-            length += KEPT[byte]
+            out[length_] = LOWER[byte]
+            length_ += np.uint64(KEPT[byte])
             letter = LETTERS[byte]
         else:
             code_point, width = decode(data, at)
             is_irregular |= code_point in (CAPITAL_SIGMA, CAPITAL_I_WITH_DOT)
             lowered = np.int64(lower_case[code_point])
             if not properties[code_point] & SPACE:
-                length += _encode(lowered, out, length)
+                length_ += np.uint64(_encode(lowered, out, np.int64(length_)))
             letter = mix(np.uint64(lowered)) if properties[code_point] & WORD else np.uint64(0)
-        words[num_words] = word
-        stops[num_words] = at
-        num_words += (letter == 0) & (word != 0)
+        words[number] = word
+        stops[number] = at
+        number += np.uint64((letter == 0) & (word != 0))
         word = joined(word, letter) if letter else np.uint64(0)
         at += width
-    return at, length, word, num_words, is_irregular
+    return at, np.int64(length_), word, np.int64(number), is_irregular
 
 
 @kernel
-def _encode(code_point: np.int64, out: NDArray[np.uint8], at: int) -> int:
+def _encode(code_point: np.int64, out: NDArray[np.uint8], at: np.int64) -> int:
     """Writes a code point beyond U+007F or an ASCII one in UTF-8, and returns its number of bytes."""
     if code_point < 0x80:  # the Kelvin sign's lower case is the letter k
         out[at] = code_point
@@ -296,7 +298,7 @@ def find(
     held = np.zeros(len(ngrams.counts), np.int64)
     for text in range(num_texts):
         at, stop = offsets[text], offsets[text + 1]
-        length = 0
+        length = np.int64(0)
         num_seen = 0
         word = np.uint64(0)
         window = np.uint64(0)
@@ -334,7 +336,7 @@ def find(
 def _probe(
     text: int,
     data: NDArray[np.uint8],
-    length: int,
+    length: np.int64,
     index: TextIndex,
     candidates: NDArray[np.int64],
     prefixes: NDArray[np.uint64],
@@ -348,17 +350,19 @@ def _probe(
     """
     before = num_found
     has_prefixes = False
-    words = data.view(np.uint64)
-    window_bytes, is_wide = index.window_bytes, index.is_wide
-    bits, bit_shift = index.table.bits, index.table.bit_shift  # once: to take them costs as much as a probe
-    num_candidates = 0
-    for place in range(0, length - window_bytes + 1, index.stride):
-        value = _window_hash(data, words, place, window_bytes, is_wide)
-        candidates[num_candidates] = place
-        num_candidates += int(_may_hold(bits, bit_shift, value))
+    if index.is_wide:
+        num_candidates = _wide_candidates(
+            data.view(np.uint64), length, index.window_bytes >> 3, index.stride >> 3, index.table.bits,
+            index.table.bit_shift, candidates,
+        )  # fmt: skip
+    else:
+        num_candidates = np.int64(0)
+        for first in range(0, length - index.window_bytes + 1, index.stride):
+            candidates[num_candidates] = first
+            num_candidates += 1
     for candidate in candidates[:num_candidates]:
         place = int(candidate)
-        value = _window_hash(data, words, place, window_bytes, is_wide)
+        value = _window_hash(data, place, index.window_bytes, index.is_wide)
         entry = _first(index.table, value)
         while entry < len(index.table.hashes) and index.table.hashes[entry] == value:
             needle = index.needles[entry]
@@ -394,15 +398,42 @@ def _probe(
 
 
 @kernel
-def _window_hash(
-    data: NDArray[np.uint8], words: NDArray[np.uint64], place: int, window_bytes: int, is_wide: bool
-) -> np.uint64:
-    """Of the window at `place`; `words` are the bytes of `data`, eight at a time."""
+def _wide_candidates(
+    words: NDArray[np.uint64],
+    length: np.int64,
+    window_words: int,
+    stride_words: int,
+    bits: NDArray[np.uint64],
+    bit_shift: np.uint64,
+    candidates: NDArray[np.int64],
+) -> np.int64:
+    """Writes the places whose windows a needle may have to `candidates`, and returns their number.
+
+    `words` is the normalised text of `length` bytes, eight at a time; so are a window and a stride. This is the
+    loop that reads everything, so it takes arrays and numbers only, and three words have a branch of their own.
+    """
+    num_candidates = np.uint64(0)
+    for first in range(0, (length >> 3) - window_words + 1, stride_words):
+        place = np.uint64(first)
+        if window_words == 3:
+            value = (words[place] * BASE + words[place + ONE]) * BASE + words[place + ONE + ONE]
+        else:
+            value = np.uint64(0)
+            for number in range(window_words):
+                value = value * BASE + words[first + number]
+        candidates[num_candidates] = first << 3
+        num_candidates += np.uint64(_may_hold(bits, bit_shift, mix(value)))
+    return np.int64(num_candidates)
+
+
+@kernel
+def _window_hash(data: NDArray[np.uint8], place: int, window_bytes: int, is_wide: bool) -> np.uint64:
+    """Of the window at `place`, as in the index."""
     if not is_wide:
         return mix(text_hash(data, place, place + window_bytes))
     value = np.uint64(0)
-    for number in range(place >> 3, (place + window_bytes) >> 3):
-        value = value * BASE + words[number]
+    for at in range(place, place + window_bytes, 8):
+        value = value * BASE + word_at(data, at)
     return mix(value)
 
 
@@ -415,7 +446,7 @@ def _is_equal(a: NDArray[np.uint8], start: int, stop: int, b: NDArray[np.uint8],
 
 
 @kernel
-def _write_prefixes(data: NDArray[np.uint8], length: int, prefixes: NDArray[np.uint64]) -> None:
+def _write_prefixes(data: NDArray[np.uint8], length: np.int64, prefixes: NDArray[np.uint64]) -> None:
     value = np.uint64(0)
     for at in range(length + 1):
         if at % _CHECKPOINT_BYTES == 0:
@@ -450,7 +481,7 @@ def _roll(
     stops: NDArray[np.int64],
     windows: NDArray[np.uint64],
     candidates: NDArray[np.int64],
-    num_words: int,
+    num_words: np.int64,
     window: np.uint64,
     leaving: np.uint64,
     index: NgramIndex,
@@ -467,15 +498,17 @@ def _roll(
     filter is asked for all n-grams before the table is for any, so that memory is waited for once.
     """
     size = index.size
-    for number in range(size, num_words):
+    behind = np.uint64(size)
+    for number in range(np.uint64(size), np.uint64(num_words)):
         words[number] = mix(words[number])
-        window = window * BASE + words[number] - words[number - size] * leaving
+        window = window * BASE + words[number] - words[number - behind] * leaving
         windows[number] = mix(window)
     bits, bit_shift = index.table.bits, index.table.bit_shift
-    num_candidates = 0
-    for number in range(size, num_words):
+    num_candidates = np.uint64(0)
+    for number in range(np.uint64(size), np.uint64(num_words)):
         candidates[num_candidates] = number
-        num_candidates += (words[number - size + 1] != 0) & _may_hold(bits, bit_shift, windows[number])
+        is_whole = words[number - behind + ONE] != 0
+        num_candidates += np.uint64(is_whole & _may_hold(bits, bit_shift, windows[number]))
     for number in candidates[:num_candidates]:
         ngram = _first(index.table, windows[number])
         if ngram < len(index.table.hashes) and index.table.hashes[ngram] == windows[number]:
