@@ -50,6 +50,13 @@ def measure(contents: pa.Table, config: recipe.Pii) -> pa.Table:
     return pii.findings_table(rows)
 
 
+def parameters(config: recipe.Pii) -> dict[str, Any]:
+    """What the findings depend on beside texts and rules; empty without a model."""
+    if config.model is None:
+        return {}
+    return {"model": fingerprint(config.model), "min_score": config.min_score, "version": pii_model.VERSION}
+
+
 def fingerprint(folder: Path) -> str:
     """Changes when the model does: SHA-256 over the names and bytes of the folder's files.
 

@@ -24,6 +24,7 @@ from starsmith.signals import (
     quality,
     text_statistics,
 )
+from starsmith.steps import pii_model
 from starsmith.steps.measuring import (
     MeasureContents,
     Partition,
@@ -95,11 +96,12 @@ def steps(recipe: Recipe) -> list[Step]:
         Step(
             name="signals/pii",
             version=pii.VERSION,
-            run=functools.partial(_measure, "pii", pii.measure),
+            run=functools.partial(_measure, "pii", functools.partial(pii_model.measure, config=recipe.pii)),
             incremental=True,
-            about="e-mail and IP addresses, keys",
+            about="names, e-mail and IP addresses, keys, passwords",
             reads="text",
             inputs=("contents",),
+            params=pii_model.parameters(recipe.pii),
         ),
         Step(
             name="signals/contamination",
