@@ -6,9 +6,9 @@ a 95 % interval (Wilson):
 * *Passages.* Licence-like texts, and the long descriptions in package metadata, which are READMEs. Where the
   passage is not the whole text, both are scanned; a miss is a licence that only the whole text names. Texts whose
   passage is the whole cannot miss, and count in the rate over all texts.
-* *Headers*, in one file of eight. For normal forms of headers, ScanCode on the first 4,096 characters of the file
-  finds the same or less; for files in which we see no header, it finds nothing there. Licences that code merely
-  speaks of count against us here.
+* *Headers*, in one file of eight, package metadata aside. For normal forms of headers, ScanCode on the first 4,096
+  characters of the file finds the same or less; for files in which we see no header, it finds nothing there.
+  Licences that code merely speaks of count against us here.
 * *Declared licences.* Distributions whose metadata has a `License-Expression`: its keys are all found in the
   licence texts of the same distribution, and both give the same verdict, permissive or not.
 
@@ -229,7 +229,8 @@ def read_inputs() -> Inputs:
                 texts[text] = None
                 if place.parent.name.endswith(".dist-info") or ".dist-info/licenses" in place.as_posix():
                     own.append(text)
-            if _digest(place.as_posix().rpartition("/site-packages/")[2])[0] in _HEADER_DIGITS:
+            is_metadata = ".dist-info/" in place.as_posix()
+            if not is_metadata and _digest(place.as_posix().rpartition("/site-packages/")[2])[0] in _HEADER_DIGITS:
                 _note_header(text, headers, silent)
         metadata = message_from_string(installed.read_text("METADATA") or "")
         description = metadata.get_payload()

@@ -93,6 +93,19 @@ def test_paragraphs_before_and_after_the_licence_are_left_out():
     assert header(text).prose == "Licensed under the MIT licence."
 
 
+def test_disclaimers_and_conditions_belong_to_the_licence():
+    paragraphs = [
+        "zip.c - packs",
+        "This software is provided 'as-is', without any warranty.",
+        "Permission is granted to anyone to use this software for any purpose.",
+        "1. The origin of this software must not be misrepresented.",
+        "3. This notice may not be removed.",
+        "Someone, somewhere",
+    ]
+    form = header("/*\n" + "\n\n".join(paragraphs) + "\n*/\n").prose
+    assert form.split("\n") == paragraphs[1:5]
+
+
 @pytest.mark.parametrize(
     ("line", "tag"),
     [

@@ -5,8 +5,9 @@ Two forms, both read from the first `HEAD_CHARS` characters alone, whatever the 
 * **Tags**: a comment line that begins with `SPDX-License-Identifier:` (the SPDX specification, annex E; REUSE).
   They are exact, so nothing else is read where one stands.
 * **Prose**: the comments that have one of the words of `MENTION`. Of each comment the paragraphs from the first
-  to the last such word are brought into a *normal form*: comment marks, copyright and author lines cut, white
-  space joined. Files of one project then share one form, and each distinct form is scanned once.
+  to the last with such a word, or with one of a licence's terms, are brought into a *normal form*: comment marks,
+  copyright and author lines cut, white space joined. Files of one project then share one form, and each distinct
+  form is scanned once.
 
 Comments are found by their marks at the beginning of lines, the marks of all common languages at once; a mark
 that only some languages have (`--`, `%`, `'`) costs at most a form that names no licence. Text outside comments
@@ -31,6 +32,8 @@ MENTION = (
 """For a search; means the same in Python's `re` and in RE2 (Arrow), so that texts can be chosen in one pass."""
 
 _MENTION = re.compile(MENTION)
+_TERMS = re.compile(rf"{MENTION}|warrant|\bas[ -]is\b|\bliab(?:le|ility)\b|conditions|notice|misrepresented")
+"""Of the paragraphs that belong to a licence: its disclaimer and conditions need not have a word of `MENTION`."""
 _TAG = re.compile(r"SPDX-License-Identifier:[ \t]*(.{1,500})", re.IGNORECASE)
 _TAG_END = re.compile(r"[ \t]*(?:\*+[/)]|-+>|-\}|[#%][}>]|\"\"\"|\'\'\'|\]\]|[;*]+)[ \t]*$")
 
@@ -171,7 +174,7 @@ def _bare(line: str) -> str:
 
 
 def _normal_form(lines: list[str]) -> Iterator[str]:
-    """The paragraphs from the first to the last that speaks of licences, each on one line."""
+    """The paragraphs from the first to the last of a licence, each on one line."""
     paragraphs: list[list[str]] = [[]]
     for line in lines:
         if not line:
@@ -179,6 +182,6 @@ def _normal_form(lines: list[str]) -> Iterator[str]:
         elif not _CREDIT.match(line):
             paragraphs[-1].append(line)
     joined = [" ".join(_DATED.sub("", " ".join(words)).split()) for words in paragraphs if words]
-    speaking = [number for number, words in enumerate(joined) if _MENTION.search(words)]
-    if speaking:
+    speaking = [number for number, words in enumerate(joined) if _TERMS.search(words)]
+    if any(map(_MENTION.search, joined)):
         yield from joined[speaking[0] : speaking[-1] + 1]

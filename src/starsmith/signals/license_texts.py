@@ -32,7 +32,7 @@ from starsmith.signals.license_claims import CLAIMS, KINDS, claim, kinds_of, pas
 
 __all__ = ["CLAIMS", "KINDS", "PASSAGES", "VERSION", "claim", "index_version", "kinds_of", "passage", "scan"]
 
-VERSION = 2
+VERSION = 3
 """Changes when any column could, the licence index aside (`index_version`)."""
 
 PASSAGES = pa.schema(  # what ScanCode said of a passage
