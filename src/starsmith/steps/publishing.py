@@ -14,6 +14,7 @@ from starsmith.inspection.composition import Composition, compose
 from starsmith.inspection.excerpts import excerpts
 from starsmith.inspection.funnel import Funnel, funnel
 from starsmith.policies.decisions import Policy, rules_table
+from starsmith.policies.whole_repositories import repository_completeness
 from starsmith.recipe import Recipe, to_toml
 from starsmith.release.data_card import DataCardInputs, render_data_card
 from starsmith.release.dataset import write_dataset
@@ -39,7 +40,7 @@ def steps(recipe: Recipe) -> list[Step]:
     return [
         Step(
             name="release",
-            version=1,
+            version=2,
             run=published.release,
             about="dataset, SWHIDs, model, cards",
             reads="text",
@@ -48,7 +49,7 @@ def steps(recipe: Recipe) -> list[Step]:
         ),
         Step(
             name="report",
-            version=2,
+            version=3,
             run=published.report,
             about="one page that shows it all",
             reads="results",
@@ -110,6 +111,9 @@ class _Published:
                 policy=rules_table(self.policy).to_pylist(),
                 funnel=counted,
                 excerpts=excerpts(tables, shown),
+                certificate=inputs["signals/near_duplicates"].read("near_duplicate_quality").to_pylist(),
+                near_duplicate_threshold=self.recipe.near_duplicates.threshold,
+                repositories=dataclasses.asdict(repository_completeness(tables)),
                 composition=compose(tables, seed=self.recipe.run.seed),
                 benchmarks_searched=_searched(inputs),
                 tokenizer=inputs["tokenizer"].facts,
