@@ -55,6 +55,8 @@ class ReportInputs:
     """How many repositories are `whole`, `holed` and `gone` after the decisions."""
     benchmarks_searched: Sequence[str] | None = None
     """Benchmarks whose texts were searched for; empty when no benchmark data was given, None when not run."""
+    benchmarks_not_searched: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Why, and which: known sets without data, sets left out, folders that are no known set."""
     tokenizer: Mapping[str, Any] | None = None
     """Facts by name; numbers are formatted, the rest is shown as it is."""
     tokens: Mapping[str, Any] | None = None

@@ -116,6 +116,7 @@ class _Published:
                 repositories=dataclasses.asdict(repository_completeness(tables)),
                 composition=compose(tables, seed=self.recipe.run.seed),
                 benchmarks_searched=_searched(inputs),
+                benchmarks_not_searched=_not_searched(inputs),
                 tokenizer=inputs["tokenizer"].facts,
                 tokens=_token_facts(inputs["tokens"]),
                 model=_model_facts(inputs["export"]),
@@ -169,6 +170,11 @@ class _Published:
 
 def _searched(inputs: Mapping[str, Result]) -> list[str]:
     return list(inputs["signals/contamination"].facts["benchmarks"])
+
+
+def _not_searched(inputs: Mapping[str, Result]) -> dict[str, list[str]]:
+    sets = inputs["signals/contamination"].facts["sets"]
+    return {"no_data": sets["missing"], "left_out": sets["left_out"], "unknown_folders": sets["unknown"]}
 
 
 def _metrics(training: Result) -> list[dict[str, Any]]:
