@@ -6,9 +6,11 @@ The planted files and what each must show are in `planted_curation`.
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -428,3 +430,54 @@ def test_explaining_for_people_prints_no_control_characters(hostile: recipe.Reci
     shown = CliRunner().invoke(cli.app, ["explain", "bad/input:/\x1b[31mred.py", "--run", str(hostile.run.view)])
     assert shown.exit_code == 0
     assert "\x1b[31mred" not in shown.output
+
+
+# --- the guide and its recipe ------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[1]
+CURATION_SECTIONS = (
+    "languages",
+    "licenses",
+    "filters",
+    "near_duplicates",
+    "pii",
+    "decontamination",
+    "malware",
+    "opt_out",
+    "quality",
+    "mix",
+)
+
+
+def test_the_recipe_of_curation_has_every_key_with_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "recipes" / "curation.toml").read_text()
+    chosen = recipe.load(ROOT / "recipes" / "curation.toml")
+    plain = recipe.parse({"run": {"name": "curation"}, "sources": [{"type": "folder", "path": "code"}]})
+    assert chosen == plain
+    for section in CURATION_SECTIONS:
+        table = re.search(rf"^\[{section}\]\n(.*?)(?=^\[(?!{section}\.)|\Z)", text, re.MULTILINE | re.DOTALL)
+        assert table is not None, section
+        written = set(re.findall(r"^(?:# )?(\w+) = ", table[1], re.MULTILINE))
+        written |= set(re.findall(rf"^\[{section}\.(\w+)\]", table[1], re.MULTILINE))
+        assert set(type(getattr(plain, section)).model_fields) <= written, section
+    (tmp_path / "code").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert plan.make(chosen, to=LEDGER).pending
+
+
+def test_a_preset_can_be_named_in_the_recipe_of_curation() -> None:
+    """No key that a preset sets may be given in it, or it would win."""
+    text = (ROOT / "recipes" / "curation.toml").read_text()
+    for preset in ("stack-v2", "stack-v3"):
+        raw = tomllib.loads(text.replace('preset = "starsmith"', f'preset = "{preset}"'))
+        assert recipe.parse(raw).near_duplicates == recipe.NearDuplicates(preset=preset)
+
+
+def test_the_guide_lists_every_rule_in_order_with_its_key() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / "docs" / "curation.md").read_text(), re.MULTILINE)
+    listed = [(name, key) for name, key in rows if name in {rule.name for rule in decisions.rules(Policy())}]
+    assert [name for name, _ in listed] == [rule.name for rule in decisions.rules(Policy())]
+    for (name, key), rule in zip(listed, decisions.rules(Policy()), strict=True):
+        assert rule.key in key, name
