@@ -116,9 +116,9 @@ def run(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> No
         except KeyboardInterrupt:
             err.print("starsmith: interrupted; finished parts are kept, the same command continues")
             raise typer.Exit(130) from None
-    report = chosen.run.view / "report.html"
-    if to is None or to == "report":
-        out.print(f"report: {report}", highlight=False, soft_wrap=True)
+    page = chosen.run.view / f"{'report' if to is None else to}.html"
+    if to in (None, "report", "curation"):
+        out.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
 @app.command("lock")

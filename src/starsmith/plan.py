@@ -100,7 +100,12 @@ def make(recipe: recipes.Recipe, *, to: str | None = None) -> Plan:
         InputError: `to` is no step.
     """
     targets = ingest.targets_of(recipe)
-    steps = [*data.steps(recipe, targets), *learning.steps(recipe), *publishing.steps(recipe)]
+    steps = [
+        *data.steps(recipe, targets),
+        publishing.curation_step(recipe),
+        *learning.steps(recipe),
+        *publishing.steps(recipe),
+    ]
     names = [step.name for step in steps]
     if to is not None:
         if to not in names:
@@ -210,8 +215,17 @@ def _earlier(kept: Store, planned: Planned) -> list[Earlier]:
     """What an incremental step may take over."""
     if not planned.step.incremental:
         return []
-    identity = planned.step.identity(planned.input_keys)
-    same = json.loads(json.dumps({name: identity[name] for name in ("version", "params")}))
+    step = planned.step
+    params = json.loads(json.dumps(dict(step.params)))
+
+    def is_wanted(manifest: Mapping[str, Any]) -> bool:
+        names = step.earlier_params
+        if names is None:
+            names = tuple(params.keys() | manifest["params"].keys())
+        return manifest["version"] == step.version and all(
+            manifest["params"].get(name) == params.get(name) for name in names
+        )
+
     return [
         Earlier(
             result=result,
@@ -221,7 +235,7 @@ def _earlier(kept: Store, planned: Planned) -> list[Earlier]:
                 if (found := kept.find(name, key)) is not None
             },
         )
-        for result in kept.others(planned.step.name, same, _EARLIER_RESULTS)
+        for result in kept.latest(step.name, is_wanted, _EARLIER_RESULTS)
     ]
 
 
@@ -313,13 +327,15 @@ def _write_view(plan: Plan, results: Mapping[str, Result]) -> None:
     history = sorted((view / "history").glob("*.json"))
     if not history or history[-1].read_bytes() != data_:
         write_atomically(view / "history" / f"{len(history) + 1:04d}.json", data_)
+    for page in ("curation", "report"):
+        if page in results:
+            place = results[page].folder / f"{page}.html"
+            write_atomically(view / f"{page}.html", place.read_bytes())
     write_atomically(view / "recipe.toml", recipes.to_toml(plan.recipe).encode())
     links = {"dataset": ("release", "dataset"), "model": ("release", "model"), "evaluation": ("evaluation", ".")}
     for link, (name, inside) in links.items():
         if name in results:
             _link(view / link, results[name].folder / inside)
-    if "report" in results:
-        write_atomically(view / "report.html", (results["report"].folder / "report.html").read_bytes())
 
 
 def _link(place: Path, target: Path) -> None:

@@ -46,6 +46,17 @@ def test_a_dead_worker_is_a_clear_error() -> None:
         map_parallel(die, range(4), workers=2)
 
 
+def process_of(_: int) -> int:
+    return os.getpid()
+
+
+def test_isolated_items_are_never_in_the_callers_process() -> None:
+    assert map_parallel(process_of, [1], workers=2) == [os.getpid()]
+    for items in ([], [1], [1, 2]):
+        found = map_parallel(process_of, items, workers=1, isolated=True)
+        assert len(found) == len(items) and os.getpid() not in found
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_items(workers: int) -> None:
     assert map_parallel(square, [], workers=workers) == []

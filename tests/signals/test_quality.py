@@ -170,7 +170,7 @@ def test_labels_are_read_and_their_faults_counted(tmp_path: Path) -> None:
     assert np.isnan(bare[:, 6:]).all() and not np.isnan(bare[:, :6]).any()
     place.write_text("\n".join(["content_id,label", lines[0], lines[0], f"{ids[1]},7", "0" * 40 + ",1"]))
     with pytest.raises(
-        InputError, match="1 labels that are neither.*1 contents labelled more.*1 contents without"
+        InputError, match=r"1 labels that are neither.*1 contents labelled more.*1 contents without"
     ):
         quality_classifier.labelled(tables, place)
     place.write_text("id,good\n1,1\n")

@@ -2,8 +2,9 @@
 measured twice."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -85,6 +86,12 @@ def labels(files: pa.Table, contents: pa.Table) -> pa.Table:
     return ordered.select(["file_id", "content_id", "path"])
 
 
+def in_this_process(function: Callable[[Any], Any], items: list[Any], **_: Any) -> None:
+    """Where what was measured can be seen."""
+    for item in items:
+        function(item)
+
+
 def run(store: Store, contents: Result, earlier: list[Earlier], kind: str) -> Result:
     draft = store.draft(kind, str(len(list(store.root.glob(f"{kind}/*")))))
     context = Context(inputs={"contents": contents}, draft=draft, workers=1, earlier=earlier)
@@ -92,7 +99,7 @@ def run(store: Store, contents: Result, earlier: list[Earlier], kind: str) -> Re
     if kind == "findings":
         measuring.measure_contents(context, kind, findings)
     else:
-        measuring.measure_files(context, kind, labels, workers=1)
+        measuring.measure_files(context, kind, labels)
     return draft.commit({}, {})
 
 
@@ -108,6 +115,7 @@ def test_taking_over_gives_the_bytes_of_a_fresh_run(
     store = Store(tmp_path_factory.mktemp("measuring"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "BATCH_BYTES", 400)
+        patch.setattr(measuring, "map_parallel", in_this_process)
         earlier: list[Earlier] = []
         for numbers in before:
             contents = contents_result(store, numbers)

@@ -35,19 +35,27 @@ def map_parallel(
     *,
     workers: int,
     progress: Progress = silent,
+    isolated: bool = False,
 ) -> list[Outcome]:
     """`[function(item) for item in items]`, on several processes.
+
+    Args:
+        function: picklable, as are its items and results.
+        items: independent of each other.
+        workers: processes; with one, the caller's own.
+        progress: told of each item that is done.
+        isolated: never in the caller's process, not even a single item.
 
     Raises:
         MachineError: a worker process died (usually for want of memory).
         Exception: whatever the function raises first; the other items are cancelled.
     """
     progress(0, len(items))
-    if workers <= 1 or len(items) <= 1:
+    if (workers <= 1 or len(items) <= 1) and not isolated:
         return list(_one_by_one(function, items, progress))
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(
-        min(workers, len(items)), mp_context=context, initializer=_leave_interrupts_to_the_caller
+        max(1, min(workers, len(items))), mp_context=context, initializer=_leave_interrupts_to_the_caller
     ) as pool:
         futures: list[Future[Outcome]] = [pool.submit(function, item) for item in items]
         try:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,13 +202,13 @@ class Store:
     def draft(self, name: str, key: str) -> Draft:
         return Draft(self.folder(name, key))
 
-    def others(self, name: str, identity: Mapping[str, Any], limit: int) -> list[Result]:
-        """Committed results of a step that agree in some of their identity, the latest first.
+    def latest(self, name: str, is_wanted: Callable[[Mapping[str, Any]], bool], limit: int) -> list[Result]:
+        """Committed results of a step, the latest first.
 
         Args:
             name: the step.
-            identity: entries that the manifest must have, e.g. `version` and `params`.
-            limit: the most that are wanted.
+            is_wanted: asked of each manifest.
+            limit: the most that are returned.
         """
         manifests = sorted(
             self.folder(name, "").glob(f"*/{MANIFEST}"), key=lambda place: place.stat().st_mtime_ns, reverse=True
@@ -216,7 +216,7 @@ class Store:
         found = []
         for place in manifests:
             result = self.find(name, place.parent.name)
-            if result is not None and all(result.manifest.get(key) == value for key, value in identity.items()):
+            if result is not None and is_wanted(result.manifest):
                 found.append(result)
                 if len(found) == limit:
                     break

@@ -82,11 +82,14 @@ def measure_contents(context: Context, table: str, measure: MeasureContents) -> 
     return {"num_rows": num_rows(jobs)}
 
 
-def measure_files(context: Context, table: str, measure: MeasureFiles, *, workers: int) -> Facts:
-    """Writes `table`: one signal over every file and its content."""
+def measure_files(context: Context, table: str, measure: MeasureFiles) -> Facts:
+    """Writes `table`: one signal over every file and its content.
+
+    In processes of its own: go-enry must not be loaded in a process that may fork later.
+    """
     jobs = partitions(context, table)
     run = functools.partial(_measure_files, measure)
-    map_parallel(run, jobs, workers=workers, progress=context.progress)
+    map_parallel(run, jobs, workers=context.workers, progress=context.progress, isolated=True)
     return {"num_rows": num_rows(jobs)}
 
 

@@ -26,8 +26,23 @@ from starsmith.steps.signals import SIGNALS
 from starsmith.steps.step import Context, Facts, Step
 
 DATASET = "dataset"
-_DATA = ("contents", *SIGNALS, "policies/licenses", "policies/decisions", "documents")
+_CURATED = ("contents", *SIGNALS, "policies/licenses", "policies/decisions")
+_DATA = (*_CURATED, "documents")
 _LEARNT = ("tokenizer", "tokens", "training", "export", "evaluation")
+
+
+def curation_step(recipe: Recipe) -> Step:
+    """The page for those who curate and do not train."""
+    return Step(
+        name="curation",
+        version=1,
+        run=_Published(recipe).curation,
+        about="one page on what was kept and dropped, and why",
+        reads="text",
+        inputs=_CURATED,
+        params={"name": recipe.run.name, "starsmith": __version__},
+        logs=("curation.html",),
+    )
 
 
 def steps(recipe: Recipe) -> list[Step]:
@@ -97,37 +112,50 @@ class _Published:
         """Writes `report.html`."""
         from starsmith.inspection.report import ReportInputs, render_report  # loads the plotting library
 
-        tables = corpus_tables(context.inputs)
         inputs = context.inputs
-        released = inputs["release"].facts
-        counted = funnel(tables, seed=self.recipe.run.seed)
-        shown = [(rule.name, example.content_id) for rule in counted.rules for example in rule.examples]
         page = render_report(
             ReportInputs(
-                run_name=self.recipe.run.name,
-                starsmith_version=__version__,
-                recipe_toml=to_toml(self.recipe),
-                sources=inputs["contents"].facts["sources"],
-                policy=rules_table(self.policy).to_pylist(),
-                funnel=counted,
-                excerpts=excerpts(tables, shown),
-                certificate=inputs["signals/near_duplicates"].read("near_duplicate_quality").to_pylist(),
-                near_duplicate_threshold=self.recipe.near_duplicates.threshold,
-                repositories=dataclasses.asdict(repository_completeness(tables)),
-                composition=compose(tables, seed=self.recipe.run.seed),
-                benchmarks_searched=_searched(inputs),
-                benchmarks_not_searched=_not_searched(inputs),
+                **self._curated(inputs),
                 tokenizer=inputs["tokenizer"].facts,
                 tokens=_token_facts(inputs["tokens"]),
                 model=_model_facts(inputs["export"]),
                 metrics=_metrics(inputs["training"]),
                 evaluation=_evaluation(inputs["evaluation"]),
-                release=released["dataset"],
-                timings=_timings(self.recipe.run.view),
+                release=inputs["release"].facts["dataset"],
             )
         )
         context.draft.write_file("report.html", page.encode())
         return {"bytes": len(page)}
+
+    def curation(self, context: Context) -> Facts:
+        """Writes `curation.html`: the page as far as the ledger goes."""
+        from starsmith.inspection.report import ReportInputs, render_report
+
+        page = render_report(ReportInputs(**self._curated(context.inputs)))
+        context.draft.write_file("curation.html", page.encode())
+        return {"bytes": len(page)}
+
+    def _curated(self, inputs: Mapping[str, Result]) -> dict[str, Any]:
+        """What the page tells of the data, by the names of `ReportInputs`."""
+        tables = corpus_tables(inputs)
+        counted = funnel(tables, seed=self.recipe.run.seed)
+        shown = [(rule.name, example.content_id) for rule in counted.rules for example in rule.examples]
+        return {
+            "run_name": self.recipe.run.name,
+            "starsmith_version": __version__,
+            "recipe_toml": to_toml(self.recipe),
+            "sources": inputs["contents"].facts["sources"],
+            "policy": rules_table(self.policy).to_pylist(),
+            "funnel": counted,
+            "excerpts": excerpts(tables, shown),
+            "certificate": inputs["signals/near_duplicates"].read("near_duplicate_quality").to_pylist(),
+            "near_duplicate_threshold": self.recipe.near_duplicates.threshold,
+            "repositories": dataclasses.asdict(repository_completeness(tables)),
+            "composition": compose(tables, seed=self.recipe.run.seed),
+            "benchmarks_searched": _searched(inputs),
+            "benchmarks_not_searched": _not_searched(inputs),
+            "timings": _timings(self.recipe.run.view),
+        }
 
     def _data_card(
         self, context: Context, dataset: Mapping[str, Any], swhids: Mapping[str, Any]

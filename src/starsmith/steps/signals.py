@@ -83,6 +83,7 @@ def steps(recipe: Recipe) -> list[Step]:
             version=license_texts.VERSION,
             run=functools.partial(_scan_licenses, recipe),
             incremental=True,
+            earlier_params=("index",),
             about="licences in texts, manifests and headers, each once (ScanCode)",
             reads="text",
             inputs=("contents",),
@@ -161,8 +162,7 @@ def _measure(table: str, measure: MeasureContents, context: Context) -> Facts:
 
 
 def _measure_language(context: Context) -> Facts:
-    """In worker processes always: go-enry must not be loaded in a process that may fork later."""
-    return measure_files(context, "language", language.measure, workers=max(context.workers, 2))
+    return measure_files(context, "language", language.measure)
 
 
 def _find_contamination(recipe: Recipe, needles: pa.Table, context: Context) -> Facts:

@@ -23,7 +23,7 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """A committed result of the same step, version and parameters, made from other inputs."""
+    """A committed result of the same step and version, and of the parameters that matter."""
 
     result: Result
     inputs: Mapping[str, Result]
@@ -63,6 +63,8 @@ class Step:
     """Files that speak of time and are therefore not hashed."""
     incremental: bool = False
     """Takes over what earlier results of the same step hold."""
+    earlier_params: tuple[str, ...] | None = None
+    """The parameters in which these must be equal; all, if None."""
     group: str | None = None
     """Steps of one group are independent, picklable, and run side by side."""
 
