@@ -22,7 +22,7 @@ from starsmith import recipe as recipes
 from starsmith.corpus.engine import Progress, map_parallel, silent
 from starsmith.corpus.store import Result, Store, write_atomically
 from starsmith.errors import InputError
-from starsmith.memory import PeakMemory
+from starsmith.memory import PeakMemory, be_frugal, give_back
 from starsmith.steps import data, ingest, learning, publishing
 from starsmith.steps.step import Context, Earlier, Step
 
@@ -131,6 +131,7 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
     workers = plan.recipe.run.workers or _cores()
     results: dict[str, Result] = {}
     timings = _timings(plan)
+    be_frugal()
     with kept.locked():
         for batch in _batches(plan.steps):
             pending = [planned for planned in batch if planned.runs]
@@ -208,6 +209,7 @@ def _run_one(
         inputs=inputs, draft=draft, workers=workers, earlier=_earlier(kept, planned), progress=progress
     )
     facts = step.run(context)
+    give_back()
     draft.commit({**step.identity(planned.input_keys), "key": planned.key}, facts, step.logs)
 
 

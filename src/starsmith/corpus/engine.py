@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol, TypeVar
 
 from starsmith.errors import MachineError
+from starsmith.memory import be_frugal
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -55,7 +56,7 @@ def map_parallel(
         return list(_one_by_one(function, items, progress))
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(
-        max(1, min(workers, len(items))), mp_context=context, initializer=_leave_interrupts_to_the_caller
+        max(1, min(workers, len(items))), mp_context=context, initializer=_prepare_worker
     ) as pool:
         futures: list[Future[Outcome]] = [pool.submit(function, item) for item in items]
         try:
@@ -76,9 +77,10 @@ def map_parallel(
         return [future.result() for future in futures]
 
 
-def _leave_interrupts_to_the_caller() -> None:
+def _prepare_worker() -> None:
     """A terminal sends Ctrl-C to every process; the caller alone answers it, after the items in flight."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    be_frugal()
 
 
 def _one_by_one(

@@ -22,6 +22,8 @@ from starsmith.corpus.kernels import kernel
 from starsmith.signals.shingle_kernels import mix
 
 _S32 = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SIGN = np.uint64(1 << 63)
 """2^63 is in the family because machines compare signed 64-bit numbers faster: the minimum of `a * x + b` as a
 signed number, with its sign turned, is the minimum of `a * x + b + 2^63`. Its high half is that of the halves."""
@@ -45,23 +47,22 @@ def fast_similarity(
         num_values: of a signature.
     """
     num_texts = len(starts) - 1
-    out = np.full((num_texts, num_values), 0xFFFFFFFF, np.uint32)
-    is_filled = np.empty(num_values, np.bool_)
+    out = np.empty((num_texts, num_values), np.uint32)
+    values = np.empty(num_values, np.uint64)
     recent = np.empty(_RECENT, np.uint64)
     for text in range(num_texts):
         own = shingles[starts[text] : starts[text + 1]]
-        if len(own) == 0:
-            continue
-        signature = out[text]
+        values[:] = _EMPTY
         for shingle in own:
             place = _place(shingle, num_values)
-            signature[place] = min(signature[place], np.uint32(shingle))
+            values[place] = min(values[place], shingle & _LOW)
         num_empty = 0
-        for value in range(num_values):  # a smallest hash of all ones reads as empty and is filled once more
-            is_filled[value] = signature[value] != 0xFFFFFFFF
-            num_empty += not is_filled[value]
-        if num_empty:
-            _fill(_distinct(own, num_values, recent), signature, is_filled, num_empty)
+        for value in values:
+            num_empty += value == _EMPTY
+        if num_empty and len(own):
+            _fill(_distinct(own, num_values, recent), values, num_empty)
+        for number in range(num_values):
+            out[text, number] = np.uint32(values[number] & _LOW)
     return out
 
 
@@ -90,33 +91,28 @@ def _distinct(shingles: NDArray[np.uint64], num_values: int, recent: NDArray[np.
 
 
 @kernel
-def _fill(
-    shingles: NDArray[np.uint64], signature: NDArray[np.uint32], is_filled: NDArray[np.bool_], num_empty: int
-) -> None:
-    """The rounds after the first, and for what they leave empty a hash function a value."""
-    num_values = len(signature)
-    in_round = np.zeros(num_values, np.int64)  # which round filled a value, for a later one must not lower it
+def _fill(shingles: NDArray[np.uint64], values: NDArray[np.uint64], num_empty: int) -> None:
+    """The rounds after the first, and for what they leave empty a hash function a value.
+
+    With the round above the hash, a later round never lowers what an earlier one filled: no shingle needs a branch.
+    """
+    num_values = len(values)
     number = 0
     while num_empty and number < num_values - 1:
         number += 1
-        key = np.uint64(number) * _ROUND
+        factor = mix(np.uint64(number) * _ROUND) | np.uint64(1)
+        above = np.uint64(number) << _S32
         for shingle in shingles:
-            value = mix(shingle + key)
+            value = shingle * factor  # shingles are mixed: a random factor is a fresh hash
             place = _place(value, num_values)
-            if not is_filled[place]:
-                is_filled[place] = True
-                in_round[place] = number
-                signature[place] = np.uint32(value)
-                num_empty -= 1
-            elif in_round[place] == number:
-                signature[place] = min(signature[place], np.uint32(value))
+            before = values[place]
+            num_empty -= before == _EMPTY
+            values[place] = min(before, above | ((value ^ value >> _S32) & _LOW))
     for empty in range(num_values):
-        if not is_filled[empty]:
+        if values[empty] == _EMPTY:
             key = np.uint64(num_values + 1 + empty) * _ROUND
-            smallest = np.uint32(0xFFFFFFFF)
             for shingle in shingles:
-                smallest = min(smallest, np.uint32(mix(shingle + key)))
-            signature[empty] = smallest
+                values[empty] = min(values[empty], mix(shingle + key) & _LOW)
 
 
 @kernel

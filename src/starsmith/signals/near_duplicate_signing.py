@@ -32,6 +32,9 @@ from starsmith.signals.code_points import lower_case, properties
 BATCH_ROWS = 64
 """Texts at a time: enough that calls cost nothing, and little enough that shingles stay in the caches."""
 
+_WHOLE_GROUP_BYTES = 32 * 1024**2
+"""Ten times what `corpus.merging` puts into one."""
+
 _SPECIAL_CASE = "[\u0130\u03a3]"
 """The letters that `str.lower` does not lower-case one by one and without context."""
 
@@ -281,14 +284,20 @@ def _unknown_batches(
             sizes = [file.metadata.row_group(group).num_rows for group in groups]
             starts = np.cumsum([0, *sizes])
             groups = [group for group in groups if pc.any(is_unknown.slice(starts[group], sizes[group])).as_py()]
-        if not groups:
-            return
-        for batch in file.iter_batches(
-            BATCH_ROWS, row_groups=groups, columns=["content_id", "text"], use_threads=False
-        ):
-            if known_ids is not None:
-                batch = batch.filter(pc.invert(pc.is_in(batch["content_id"], value_set=known_ids)))
-            yield batch
+        for group in groups:
+            for batch in _group_batches(file, group):
+                if known_ids is not None:
+                    batch = batch.filter(pc.invert(pc.is_in(batch["content_id"], value_set=known_ids)))
+                yield batch
+
+
+def _group_batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
+    """`BATCH_ROWS` rows at a time; a row group of ordinary size is read whole, in two thirds of the time."""
+    columns = ["content_id", "text"]
+    if file.metadata.row_group(group).total_byte_size <= _WHOLE_GROUP_BYTES:
+        yield from file.read_row_group(group, columns, use_threads=False).to_batches(BATCH_ROWS)
+    else:
+        yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
 
 
 class _ShingleWriter:

@@ -4,14 +4,17 @@ Words are the maximal runs of `\w` (Unicode's) in the lower-cased text or, as in
 between two characters that are not `\w`, so that words may be empty. A shingle is `shingle_words` of them in a
 row.
 
-A word's hash is the polynomial of its letters, each a keyed random number, modulo 2^64; a shingle's is the
-polynomial of its words' hashes with another base, rolled along and then mixed (splitmix64's finisher): O(1) a
-word whatever the length of a shingle. Hashes have 64 bits, so among a million shingles two differing ones meet
-with probability 3e-8, and depend on a key, so a text cannot be made to collide in advance.
+A word's hash mixes the eight-byte pieces of its UTF-8 with a key; a shingle's is the polynomial of its words'
+hashes modulo 2^64, rolled along and then mixed (splitmix64's finisher): O(1) a word whatever the length of a
+shingle. Hashes have 64 bits, so among a million shingles two differing ones meet with probability 3e-8. The key
+is the seed's: who does not know it cannot try out which texts collide.
 
-The loop over letters has no branch that depends on the text but for the first character beyond ASCII in a run of
-them: words of source code are short, and a branch at their ends is mispredicted every few bytes. Without it the
-loop is 1.8 times as fast. Shingles replace the words they start with, so a text needs one array.
+What costs time is the end of a word: words of source code are short, and a branch there is mispredicted every few
+bytes. So a window of text goes through stages, none of which has a branch that depends on where words end, and
+which take eight bytes at a time: lower-case and replace what is beyond ASCII (`_normalise`); one bit a byte,
+whether it is of a word (`_classify`, which the compiler vectorises); the places where these bits change, by a
+table of the set bits of a byte (`_mark`); a hash for each pair of places, by two loads under masks, as all but 4 %
+of the words have at most 16 bytes (`_hash_words`). One stage over letters took twice the time.
 
 Only U+0130 and a final sigma are lower-cased otherwise than by `str.lower` (`code_points.lower_case`).
 """
@@ -22,12 +25,28 @@ from numpy.typing import NDArray
 from starsmith.corpus.kernels import kernel
 from starsmith.signals.code_points import WORD, decode
 
-_LETTER_BASE = np.uint64(0x9E3779B97F4A7C15)
+WINDOW_BYTES = 8192
+"""Of a text at a time: its stages stay in the first cache, and memory does not grow with a text."""
+
+_ROOM = 64
+"""Bytes after the window that stages may touch."""
+_WINDOW = np.uint64(WINDOW_BYTES)
+_BLOCK_GROUPS = np.uint64(32)
+"""Groups of eight bytes whose places fit in a byte."""
+_HALF_WINDOW = np.uint64(WINDOW_BYTES // 2)
+
+_ONES = np.uint64(0x0101010101010101)
+_HIGH = np.uint64(0x8080808080808080)
+_TO_BITS = np.uint64(0x0102040810204080)
+"""Multiplied by eight bytes of 0 or 1, these are the highest eight bits."""
 _WORD_BASE = np.uint64(0xD1342543DE82EF95)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
-_ALL, _ONE, _NONE = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(1), np.uint64(0)
+_S24, _S27, _S30 = np.uint64(24), np.uint64(27), np.uint64(30)
+_S31, _S32, _S40, _S48, _S56 = np.uint64(31), np.uint64(32), np.uint64(40), np.uint64(48), np.uint64(56)
+_NONE, _ONE, _2, _3, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+_5, _6, _7, _8, _16 = np.uint64(5), np.uint64(6), np.uint64(7), np.uint64(8), np.uint64(16)
+_17, _BYTE = np.uint64(17), np.uint64(0xFF)
 
 
 @kernel
@@ -50,7 +69,7 @@ def shingle_hashes(
         empty_words: whether words may be empty.
         short_is_whole: whether fewer words than a shingle has are one shingle, so that short texts are compared
             by all their words; otherwise they are none. No words are no shingles.
-        key: of the letters' hashes.
+        key: of the words' hashes.
         properties: `code_points.properties()`.
         lower_case: `code_points.lower_case()`.
 
@@ -58,7 +77,13 @@ def shingle_hashes(
         (num_shingles,) hashes, and (num_texts + 1,) where each text's begin.
     """
     num_texts = len(offsets) - 1
-    letters, masks = _ascii_letters(key, properties, lower_case)
+    masks = _masks()
+    set_bits, num_set = _bits_of_bytes()
+    window = np.zeros(WINDOW_BYTES + _ROOM, np.uint8)
+    bits = np.zeros((WINDOW_BYTES + _ROOM) // 8, np.uint8)
+    block = np.zeros(8 * 32 + 8, np.uint8)
+    marks = np.zeros(WINDOW_BYTES + _ROOM, np.uint32)
+    stride = _ONE if empty_words else _2
     num_bytes = offsets[num_texts] - offsets[0]
     # Pages that are not written cost nothing; without empty words a word and what parts it take two bytes.
     room = num_bytes + num_texts + 1 if empty_words else (num_bytes + num_texts) // 2 + 1
@@ -66,79 +91,238 @@ def shingle_hashes(
     starts = np.zeros(num_texts + 1, np.int64)
     for text in range(num_texts):
         words = out[starts[text] :]
-        num_words = _write_words(
-            data, offsets[text], offsets[text + 1], letters, masks, empty_words, key, properties, lower_case, words
-        )
-        num_shingles = _roll(words, num_words, shingle_words, short_is_whole, key)
-        starts[text + 1] = starts[text] + num_shingles
+        at, stop = np.uint64(offsets[text]), np.uint64(offsets[text + 1])
+        num_words, held, begun = _NONE, _NONE, _NONE
+        while True:
+            at, filled = _normalise(data, at, stop, properties, lower_case, window, held)
+            num_groups = (filled >> _3) + _ONE
+            _classify(window, num_groups, bits)
+            last = filled if at == stop else filled - _ONE  # a text's end ends a word, a window's does not
+            num_found = _mark(bits, num_groups, empty_words, last, set_bits, num_set, block, marks)
+            _hash_words(window, marks, num_found, stride, masks, key, begun, words[num_words:])
+            num_words += num_found
+            if at == stop:
+                break
+            if num_found:
+                begun = _NONE
+            held, begun = _hold(window, np.uint64(marks[stride * num_found]), filled, masks, key, begun)
+        starts[text + 1] = starts[text] + _roll(words, np.int64(num_words), shingle_words, short_is_whole)
     return out[: starts[num_texts]], starts
 
 
 @kernel
-def _ascii_letters(
-    key: np.uint64, properties: NDArray[np.uint8], lower_case: NDArray[np.uint32]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """(128,) the number of each letter, and all bits where a character is of a word: a mask that ends words."""
-    letters = np.zeros(128, np.uint64)
-    masks = np.zeros(128, np.uint64)
-    for code_point in range(128):
-        if properties[code_point] & WORD:
-            letters[code_point] = mix(key + np.uint64(lower_case[code_point]))
-            masks[code_point] = _ALL
-    return letters, masks
-
-
-@kernel
-def _write_words(
+def _normalise(
     data: NDArray[np.uint8],
-    start: int,
-    stop: int,
-    letters: NDArray[np.uint64],
-    masks: NDArray[np.uint64],
-    empty_words: bool,
-    key: np.uint64,
+    at: np.uint64,
+    stop: np.uint64,
     properties: NDArray[np.uint8],
     lower_case: NDArray[np.uint32],
-    out: NDArray[np.uint64],
-) -> int:
-    """Writes the hash of each word of `data[start:stop]` to `out`, and returns their number.
+    out: NDArray[np.uint8],
+    filled: np.uint64,
+) -> tuple[np.uint64, np.uint64]:
+    """Writes `data[at:stop]` from `out[filled]` on, as far as the window goes, and bytes of 0 after it.
 
-    Places are unsigned: for a signed one each access would ask first whether it is negative.
+    ASCII stays as it is; a letter beyond becomes its lower case, and what is not of a word becomes a space.
+
+    Returns:
+        Where it stands in `data` and in `out`.
     """
-    always = _ALL if empty_words else _NONE
-    num_words = _NONE
-    word = _NONE
-    before = _NONE
-    at = np.uint64(start)
-    end = np.uint64(stop)
-    while at < end:
-        byte = data[at]
-        if byte < 128:
-            letter, mask = letters[byte], masks[byte]
+    while at < stop and filled < _WINDOW:
+        if at + _8 <= stop:
+            eight = _load(data, at)
+            _store(out, filled, eight)
+            if not eight & _HIGH:
+                at += _8
+                filled += _8
+                continue
+            while data[at] < 128:
+                at += _ONE
+                filled += _ONE
+        elif data[at] < 128:
+            out[filled] = data[at]
             at += _ONE
+            filled += _ONE
+            continue
+        code_point, width = decode(data, np.int64(at))
+        if properties[code_point] & WORD:
+            filled = np.uint64(encode(int(lower_case[code_point]), out, np.int64(filled)))
         else:
-            code_point, width = decode(data, int(np.int64(at)))
-            letter = mix(key + np.uint64(lower_case[code_point]))
-            mask = _ALL if properties[code_point] & WORD else _NONE
-            at += np.uint64(width)
-        out[num_words] = word  # overwritten until the word ends
-        num_words += (before | always) & ~mask & _ONE
-        word = (word * _LETTER_BASE + letter) & mask
-        before = mask
-    if before | always:
-        out[num_words] = word
-        num_words += _ONE
-    return int(np.int64(num_words))
+            out[filled] = 32
+            filled += _ONE
+        at += np.uint64(width)
+    _store(out, filled, _NONE)
+    return at, filled
 
 
 @kernel
-def _roll(
-    words: NDArray[np.uint64], num_words: int, shingle_words: int, short_is_whole: bool, key: np.uint64
-) -> int:
-    """Replaces words by the hashes of the shingles that start with them, and returns their number.
+def encode(code_point: int, out: NDArray[np.uint8], at: int) -> int:
+    """Writes a code point as UTF-8 and returns where the next goes."""
+    if code_point < 0x80:
+        out[at] = code_point
+        return at + 1
+    if code_point < 0x800:
+        out[at] = 0xC0 | code_point >> 6
+        out[at + 1] = 0x80 | code_point & 0x3F
+        return at + 2
+    if code_point < 0x10000:
+        out[at] = 0xE0 | code_point >> 12
+        out[at + 1] = 0x80 | code_point >> 6 & 0x3F
+        out[at + 2] = 0x80 | code_point & 0x3F
+        return at + 3
+    out[at] = 0xF0 | code_point >> 18
+    out[at + 1] = 0x80 | code_point >> 12 & 0x3F
+    out[at + 2] = 0x80 | code_point >> 6 & 0x3F
+    out[at + 3] = 0x80 | code_point & 0x3F
+    return at + 4
 
-    The key is added to each word, so that an empty one counts.
+
+@kernel
+def _classify(window: NDArray[np.uint8], num_groups: np.uint64, bits: NDArray[np.uint8]) -> None:
+    """Lower-cases ASCII in groups of eight bytes, and writes a bit a byte: whether it is of a word."""
+    for group in range(num_groups):
+        eight = _load(window, group * _8)
+        high = eight & _HIGH
+        low = eight & ~_HIGH
+        low |= _between(low, 65, 90) >> _2
+        _store(window, group * _8, low | high)
+        is_word = _between(low, 97, 122) | _between(low, 48, 57) | _between(low, 95, 95) | high
+        bits[group] = np.uint8((is_word >> _7) * _TO_BITS >> _S56)
+
+
+@kernel
+def _between(eight: np.uint64, smallest: int, largest: int) -> np.uint64:
+    """The highest bit of each of eight bytes below 128 that is between two others: a sum carries into it."""
+    reaches = eight + np.uint64(128 - smallest) * _ONES
+    exceeds = eight + np.uint64(127 - largest) * _ONES
+    return reaches & ~exceeds & _HIGH
+
+
+@kernel
+def _mark(
+    bits: NDArray[np.uint8],
+    num_groups: np.uint64,
+    empty_words: bool,
+    last: np.uint64,
+    set_bits: NDArray[np.uint64],
+    num_set: NDArray[np.uint64],
+    block: NDArray[np.uint8],
+    marks: NDArray[np.uint32],
+) -> np.uint64:
+    """Writes where words begin and end to `marks`.
+
+    Word `i` is from `marks[2 * i]` to `marks[2 * i + 1]`; or, with empty words, from `marks[i]` to the byte
+    before `marks[i + 1]`.
+
+    Returns:
+        The number of words that end at `last` or before; one that does not begins at the mark after them, which
+        is `last + 1` or more where there is none.
     """
+    num_marks = _NONE
+    if empty_words:
+        marks[0] = 0
+        num_marks = _ONE
+    carried = _NONE
+    for first in range(_NONE, num_groups, _BLOCK_GROUPS):
+        found = _NONE
+        for group in range(min(_BLOCK_GROUPS, num_groups - first)):
+            own = np.uint64(bits[first + group])
+            wanted = (~own if empty_words else own ^ (own << _ONE | carried)) & _BYTE
+            carried = own >> _7
+            _store(block, found, set_bits[wanted] + group * _8 * _ONES)
+            found += num_set[wanted]
+        base = np.uint32(first * _8) + np.uint32(empty_words)
+        for number in range(found):
+            marks[num_marks + number] = base + np.uint32(block[number])
+        num_marks += found
+    if empty_words:
+        while num_marks > _ONE and marks[num_marks - _ONE] > last + _ONE:
+            num_marks -= _ONE
+        return num_marks - _ONE
+    marks[num_marks] = last + _ONE
+    num_words = num_marks >> _ONE
+    return num_words - _ONE if num_words and marks[num_marks - _ONE] > last else num_words
+
+
+@kernel
+def _hash_words(
+    window: NDArray[np.uint8],
+    marks: NDArray[np.uint32],
+    num_words: np.uint64,
+    stride: np.uint64,
+    masks: NDArray[np.uint64],
+    key: np.uint64,
+    begun: np.uint64,
+    out: NDArray[np.uint64],
+) -> None:
+    """Writes the hash of each word between marks; the first continues `begun`, if that is not 0."""
+    parting = stride & _ONE
+    for word in range(num_words):
+        start = np.uint64(marks[stride * word])
+        length = np.uint64(marks[stride * word + _ONE]) - parting - start
+        out[word] = _extended(_hash_of_16(window, start, length, masks, key), window, start, _16, length, masks)
+    if num_words and begun:
+        out[0] = _extended(begun, window, np.uint64(marks[0]), _NONE, np.uint64(marks[1]) - parting, masks)
+
+
+@kernel
+def _hash_of_16(
+    window: NDArray[np.uint8], start: np.uint64, length: np.uint64, masks: NDArray[np.uint64], key: np.uint64
+) -> np.uint64:
+    """Of the first 16 bytes of a word, or of all if it has less."""
+    size = min(length, _16)
+    value = ((_load(window, start) & masks[size]) + key) * (key | _ONE)
+    value = (value ^ value >> _S32) * _MIX_1
+    value = (value + (_load(window, start + _8) & masks[size + _17])) * _MIX_2
+    return value ^ value >> _S32
+
+
+@kernel
+def _extended(
+    value: np.uint64,
+    window: NDArray[np.uint8],
+    start: np.uint64,
+    done: np.uint64,
+    length: np.uint64,
+    masks: NDArray[np.uint64],
+) -> np.uint64:
+    """A word's hash, from that of its first `done` bytes."""
+    while done < length:
+        value = mix(value + (_load(window, start + done) & masks[min(length - done, _16)]))
+        done += _8
+    return value
+
+
+@kernel
+def _hold(
+    window: NDArray[np.uint8],
+    start: np.uint64,
+    filled: np.uint64,
+    masks: NDArray[np.uint64],
+    key: np.uint64,
+    begun: np.uint64,
+) -> tuple[np.uint64, np.uint64]:
+    """Moves a word that has not ended to the front; of a long one only what is not hashed yet, which is not
+    empty, so that it is a word.
+
+    Returns:
+        The number of bytes moved, and the hash of those before them; 0 where there are none.
+    """
+    length = filled - min(start, filled)
+    done = _NONE
+    if length > _HALF_WINDOW:
+        done = (length - _ONE) >> _3 << _3
+        if begun:
+            begun = _extended(begun, window, start, _NONE, done, masks)
+        else:
+            begun = _extended(_hash_of_16(window, start, _16, masks, key), window, start, _16, done, masks)
+    for number in range(length - done):
+        window[number] = window[start + done + number]
+    return length - done, begun
+
+
+@kernel
+def _roll(words: NDArray[np.uint64], num_words: int, shingle_words: int, short_is_whole: bool) -> int:
+    """Replaces words by the hashes of the shingles that start with them, and returns their number."""
     if num_words == 0 or (num_words < shingle_words and not short_is_whole):
         return 0
     leaving_factor = _ONE
@@ -147,15 +331,15 @@ def _roll(
     window = _NONE
     leaving = _NONE
     for position in range(min(num_words, shingle_words - 1)):
-        window = window * _WORD_BASE + words[position] + key
+        window = window * _WORD_BASE + words[position]
     if num_words < shingle_words:
         words[0] = mix(window)
         return 1
     to_last = np.uint64(shingle_words - 1)
     num_shingles = num_words - shingle_words + 1
     for first in range(np.uint64(num_shingles)):
-        window = window * _WORD_BASE + (words[first + to_last] + key - leaving * leaving_factor)
-        leaving = words[first] + key
+        window = window * _WORD_BASE + (words[first + to_last] - leaving * leaving_factor)
+        leaving = words[first]
         words[first] = mix(window)
     return num_shingles
 
@@ -166,6 +350,57 @@ def mix(value: np.uint64) -> np.uint64:
     value = (value ^ (value >> _S30)) * _MIX_1
     value = (value ^ (value >> _S27)) * _MIX_2
     return value ^ (value >> _S31)
+
+
+@kernel
+def _load(data: NDArray[np.uint8], at: np.uint64) -> np.uint64:
+    """Eight bytes as a number, the first lowest. The compiler makes one instruction of it."""
+    return (
+        np.uint64(data[at])
+        | np.uint64(data[at + _ONE]) << _8
+        | np.uint64(data[at + _2]) << _16
+        | np.uint64(data[at + _3]) << _S24
+        | np.uint64(data[at + _4]) << _S32
+        | np.uint64(data[at + _5]) << _S40
+        | np.uint64(data[at + _6]) << _S48
+        | np.uint64(data[at + _7]) << _S56
+    )
+
+
+@kernel
+def _store(data: NDArray[np.uint8], at: np.uint64, eight: np.uint64) -> None:
+    data[at] = np.uint8(eight)
+    data[at + _ONE] = np.uint8(eight >> _8)
+    data[at + _2] = np.uint8(eight >> _16)
+    data[at + _3] = np.uint8(eight >> _S24)
+    data[at + _4] = np.uint8(eight >> _S32)
+    data[at + _5] = np.uint8(eight >> _S40)
+    data[at + _6] = np.uint8(eight >> _S48)
+    data[at + _7] = np.uint8(eight >> _S56)
+
+
+@kernel
+def _masks() -> NDArray[np.uint64]:
+    """(34,): by the length of a word, up to 16, what is its own of its first eight bytes; and 17 on, of its
+    second eight."""
+    masks = np.zeros(34, np.uint64)
+    for length in range(17):
+        for byte in range(length):
+            masks[length + 17 * (byte >> 3)] |= _BYTE << np.uint64(8 * (byte & 7))
+    return masks
+
+
+@kernel
+def _bits_of_bytes() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """(256,) the places of the bits that are set in a byte, as bytes of a number, and (256,) how many there are."""
+    set_bits = np.zeros(256, np.uint64)
+    num_set = np.zeros(256, np.uint64)
+    for byte in range(256):
+        for place in range(8):
+            if byte >> place & 1:
+                set_bits[byte] |= np.uint64(place) << num_set[byte] * _8
+                num_set[byte] += _ONE
+    return set_bits, num_set
 
 
 @kernel

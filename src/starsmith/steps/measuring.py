@@ -20,6 +20,7 @@ from starsmith.corpus import schema
 from starsmith.corpus.engine import map_parallel
 from starsmith.corpus.merging import row_groups
 from starsmith.corpus.store import write_parquet
+from starsmith.memory import give_back
 from starsmith.steps.step import Context, Facts
 
 BATCH_BYTES = 4 * 1024**2
@@ -172,7 +173,7 @@ def _pair_is_in(table: pa.Table, files: pa.Table) -> pa.Array:
 def _write(place: Path, tables: list[pa.Table], key: str) -> None:
     rows = pa.concat_tables(tables)
     write_parquet(place, rows.take(pc.sort_indices(rows, [(key, "ascending")])))  # a stable sort
-    pa.default_memory_pool().release_unused()  # or a worker's memory grows with the partitions it has seen
+    give_back()  # or a worker's memory grows with the partitions it has seen
 
 
 def _column(parts: Iterable[Path], name: str) -> pa.ChunkedArray:
