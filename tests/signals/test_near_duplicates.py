@@ -78,13 +78,25 @@ def python_mix(value):
     return value ^ value >> 31
 
 
+def python_word_hash(word, key):
+    data = word.encode()
+    first, second, *others = [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)] + [
+        0,
+        0,
+    ]
+    hashed = (first + key) * (key | 1) & MASK
+    hashed = (hashed ^ hashed >> 32) * 0xBF58476D1CE4E5B9 & MASK
+    hashed = (hashed + second) * 0x94D049BB133111EB & MASK
+    hashed ^= hashed >> 32
+    for piece in others[: max(0, (len(data) - 9) // 8)]:
+        hashed = python_mix(hashed + piece & MASK)
+    return hashed
+
+
 def python_shingle_hash(shingle, key):
     polynomial = 0
     for word in shingle:
-        hashed = 0
-        for character in word:
-            hashed = (hashed * 0x9E3779B97F4A7C15 + python_mix(key + ord(character) & MASK)) & MASK
-        polynomial = (polynomial * 0xD1342543DE82EF95 + hashed + key) & MASK
+        polynomial = (polynomial * 0xD1342543DE82EF95 + python_word_hash(word, key)) & MASK
     return python_mix(polynomial)
 
 
@@ -97,8 +109,11 @@ def python_fast_similarity(hashes, num_values):
     signature = []
     for value in range(num_values):
         for number in range(num_values):
-            mixed = [h if number == 0 else python_mix(h + number * 0x9E3779B97F4A7C15 & MASK) for h in hashes]
-            here = [m & 0xFFFFFFFF for m in mixed if (m >> 32) * num_values >> 32 == value]
+            factor = python_mix(number * 0x9E3779B97F4A7C15 & MASK) | 1
+            fresh = [h if number == 0 else h * factor & MASK for h in hashes]
+            here = [
+                (f ^ f >> 32 if number else f) & 0xFFFFFFFF for f in fresh if (f >> 32) * num_values >> 32 == value
+            ]
             if here:
                 signature.append(min(here))
                 break
@@ -143,6 +158,24 @@ def test_shingles_equal_plain_python(texts, num_words, seed, words, short_texts)
     key = python_key(seed)
     assert np.diff(found.starts).tolist() == [len(own) for own in expected]
     assert found.hashes.tolist() == [python_shingle_hash(shingle, key) for own in expected for shingle in own]
+
+
+LENGTHS = [1, 4095, 4096, 4097, *range(8183, 8195), 12_289, 16_383, 16_384, 40_001]
+
+
+@pytest.mark.parametrize("words", ["runs", "split"])
+def test_windows_cut_no_word(words):
+    """Words and what parts them across the ends of the windows in which a text is read."""
+    texts = []
+    for length in LENGTHS:
+        texts += ["a" * length, "-" * length, "ab-" * (length // 3) + "\u00e9", "b " + "a" * length + " c"]
+        texts += ["\u00c9" * (length // 2) + "x-y", "\U0001f600" * (length // 4) + "x", "a" * length + "-"]
+    config = NearDuplicates(shingle_words=2, words=words)
+    found = near_duplicate_signing.shingles(pa.array(texts, pa.string()), config, 3)
+    expected = [python_shingles(text, 2, words) for text in texts]
+    assert np.diff(found.starts).tolist() == [len(own) for own in expected]
+    hash_of = functools.cache(functools.partial(python_shingle_hash, key=python_key(3)))
+    assert found.hashes.tolist() == [hash_of(shingle) for own in expected for shingle in own]
 
 
 @settings(max_examples=50, deadline=None)

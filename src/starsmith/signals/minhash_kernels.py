@@ -94,7 +94,7 @@ def _distinct(shingles: NDArray[np.uint64], num_values: int, recent: NDArray[np.
 def _fill(shingles: NDArray[np.uint64], values: NDArray[np.uint64], num_empty: int) -> None:
     """The rounds after the first, and for what they leave empty a hash function a value.
 
-    With the round above the hash, a later round never lowers what an earlier one filled: no shingle needs a branch.
+    With the round above the hash, a later round never lowers what an earlier one filled, without a branch.
     """
     num_values = len(values)
     number = 0

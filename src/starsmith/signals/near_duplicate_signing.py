@@ -292,10 +292,10 @@ def _unknown_batches(
 
 
 def _group_batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
-    """`BATCH_ROWS` rows at a time; a row group of ordinary size is read whole, in two thirds of the time."""
+    """A row group of ordinary size at once, which reads a third faster; of others, `BATCH_ROWS` rows at a time."""
     columns = ["content_id", "text"]
     if file.metadata.row_group(group).total_byte_size <= _WHOLE_GROUP_BYTES:
-        yield from file.read_row_group(group, columns, use_threads=False).to_batches(BATCH_ROWS)
+        yield from file.read_row_group(group, columns, use_threads=False).to_batches()
     else:
         yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
 

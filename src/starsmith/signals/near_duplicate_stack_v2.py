@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from starsmith.corpus.kernels import kernel
 from starsmith.signals.code_points import WORD, decode
+from starsmith.signals.shingle_kernels import encode
 
 SEED = 42
 MODULUS = 4294967291
@@ -120,35 +121,13 @@ def _join_words(
             code_point = np.int64(lower_case[code_point])
             is_word = properties[code_point] & WORD != 0
         if is_word:
-            length = _encode(int(code_point), joined, length)
+            length = encode(int(code_point), joined, length)
         elif empty_words or length > begins[num_words]:
             joined[length] = 32
             length += 1
             num_words += 1
             begins[num_words] = length
     return num_words
-
-
-@kernel
-def _encode(code_point: int, out: NDArray[np.uint8], at: int) -> int:
-    """Writes a code point as UTF-8 and returns where the next goes."""
-    if code_point < 0x80:
-        out[at] = code_point
-        return at + 1
-    if code_point < 0x800:
-        out[at] = 0xC0 | code_point >> 6
-        out[at + 1] = 0x80 | code_point & 0x3F
-        return at + 2
-    if code_point < 0x10000:
-        out[at] = 0xE0 | code_point >> 12
-        out[at + 1] = 0x80 | code_point >> 6 & 0x3F
-        out[at + 2] = 0x80 | code_point & 0x3F
-        return at + 3
-    out[at] = 0xF0 | code_point >> 18
-    out[at + 1] = 0x80 | code_point >> 12 & 0x3F
-    out[at + 2] = 0x80 | code_point >> 6 & 0x3F
-    out[at + 3] = 0x80 | code_point & 0x3F
-    return at + 4
 
 
 @kernel

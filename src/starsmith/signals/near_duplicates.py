@@ -61,7 +61,7 @@ __all__ = (
     "verified_pairs",
 )
 
-VERSION = 2
+VERSION = 3
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""

@@ -106,7 +106,7 @@ def shingle_hashes(
             if num_found:
                 begun = _NONE
             held, begun = _hold(window, np.uint64(marks[stride * num_found]), filled, masks, key, begun)
-        starts[text + 1] = starts[text] + _roll(words, np.int64(num_words), shingle_words, short_is_whole)
+        starts[text + 1] = starts[text] + _roll(words, int(np.int64(num_words)), shingle_words, short_is_whole)
     return out[: starts[num_texts]], starts
 
 
@@ -143,9 +143,9 @@ def _normalise(
             at += _ONE
             filled += _ONE
             continue
-        code_point, width = decode(data, np.int64(at))
+        code_point, width = decode(data, int(np.int64(at)))
         if properties[code_point] & WORD:
-            filled = np.uint64(encode(int(lower_case[code_point]), out, np.int64(filled)))
+            filled = np.uint64(encode(int(lower_case[code_point]), out, int(np.int64(filled))))
         else:
             out[filled] = 32
             filled += _ONE
@@ -183,7 +183,7 @@ def _classify(window: NDArray[np.uint8], num_groups: np.uint64, bits: NDArray[np
         eight = _load(window, group * _8)
         high = eight & _HIGH
         low = eight & ~_HIGH
-        low |= _between(low, 65, 90) >> _2
+        low |= (_between(low, 65, 90) & ~high) >> _2
         _store(window, group * _8, low | high)
         is_word = _between(low, 97, 122) | _between(low, 48, 57) | _between(low, 95, 95) | high
         bits[group] = np.uint8((is_word >> _7) * _TO_BITS >> _S56)
@@ -270,7 +270,7 @@ def _hash_of_16(
 ) -> np.uint64:
     """Of the first 16 bytes of a word, or of all if it has less."""
     size = min(length, _16)
-    value = ((_load(window, start) & masks[size]) + key) * (key | _ONE)
+    value: np.uint64 = ((_load(window, start) & masks[size]) + key) * (key | _ONE)
     value = (value ^ value >> _S32) * _MIX_1
     value = (value + (_load(window, start + _8) & masks[size + _17])) * _MIX_2
     return value ^ value >> _S32
@@ -392,7 +392,7 @@ def _masks() -> NDArray[np.uint64]:
 
 @kernel
 def _bits_of_bytes() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """(256,) the places of the bits that are set in a byte, as bytes of a number, and (256,) how many there are."""
+    """(256,) the places of the bits that are set in a byte, as bytes of a number, and (256,) their number."""
     set_bits = np.zeros(256, np.uint64)
     num_set = np.zeros(256, np.uint64)
     for byte in range(256):
