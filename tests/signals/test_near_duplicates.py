@@ -97,7 +97,7 @@ def python_shingle_hash(shingle, key):
     polynomial = 0
     for word in shingle:
         polynomial = (polynomial * 0xD1342543DE82EF95 + python_word_hash(word, key)) & MASK
-    return python_mix(polynomial)
+    return (polynomial ^ polynomial >> 32) * 0xBF58476D1CE4E5B9 & MASK
 
 
 def python_key(seed):
@@ -271,7 +271,7 @@ def test_the_estimate_of_jaccard_is_unbiased(num_shared, num_own, hashing):
 @given(st.integers(0, 5), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_bands_agree_exactly_when_their_rows_do(num_texts, bands, rows, seed):
     values = np.random.default_rng(seed).integers(0, 2, (num_texts, bands * rows + 1)).astype(np.uint32)
-    hashes = minhash_kernels.band_hashes(values, bands, rows)
+    hashes = minhash_kernels.band_hashes(values, bands, rows).T
     assert hashes.shape == (num_texts, bands)
     for band, (i, j) in itertools.product(range(bands), itertools.combinations(range(num_texts), 2)):
         same = (values[i, band * rows : (band + 1) * rows] == values[j, band * rows : (band + 1) * rows]).all()

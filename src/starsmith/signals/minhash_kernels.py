@@ -181,15 +181,39 @@ def _write_minima(
 
 @kernel
 def band_hashes(signatures: NDArray[np.uint32], bands: int, rows: int) -> NDArray[np.uint64]:
-    """(num_texts, bands): a 64-bit hash of each band's rows; permutations beyond `bands * rows` are unused."""
-    hashes = np.empty((len(signatures), bands), np.uint64)
+    """(bands, num_texts): a 64-bit hash of each band's rows; permutations beyond `bands * rows` are unused."""
+    hashes = np.empty((bands, len(signatures)), np.uint64)
     for text in range(len(signatures)):
         for band in range(bands):
             value = np.uint64(0)
             for row in range(band * rows, (band + 1) * rows):
-                value = mix(value ^ np.uint64(signatures[text, row]) + np.uint64(1))
-            hashes[text, band] = value
+                value = value * _ROUND + np.uint64(signatures[text, row])
+            hashes[band, text] = mix(value)
     return hashes
+
+
+@kernel
+def maybe_shared(hashes: NDArray[np.uint64], seen: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The texts whose hash another may have: all that do, and few others.
+
+    Args:
+        hashes: (num_texts,) mixed.
+        seen: a table of places, a power of two of them; overwritten.
+
+    Returns:
+        Numbers of texts, ascending.
+    """
+    last = np.uint64(len(seen) - 1)
+    seen[:] = 0
+    for value in hashes:
+        place = value & last
+        seen[place] = min(seen[place] + 1, 2)
+    out = np.empty(len(hashes), np.int64)
+    num_shared = 0
+    for text in range(len(hashes)):
+        out[num_shared] = text
+        num_shared += seen[hashes[text] & last] == 2
+    return out[:num_shared]
 
 
 @kernel

@@ -1,13 +1,13 @@
 """Which pairs of signatures are worth a comparison: those that share a band (section 3.1).
 
-Signatures and band hashes lie in scratch files, so that memory does not grow with their length; what grows with
-the corpus is the identifiers (some 70 bytes a content), one band's order (24) and the candidates (8 bytes each).
+Signatures and band hashes lie in scratch files (`near_duplicate_scratch`); what grows in memory with the corpus is
+the identifiers (some 70 bytes a content), one band's order (24) and the candidates (8 bytes each).
 Contents are coded by the rank of their identifier, so nothing depends on the order in which they were read."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from starsmith import recipe
 from starsmith.signals import minhash_kernels
+from starsmith.signals.near_duplicate_scratch import numbers_at
 
 FULL_BUCKET = 64
 FIRST = 16
@@ -24,6 +25,7 @@ PREVIOUS = 16
 
 _BATCH_ROWS = 1024
 _MERGED_PAIRS = 1 << 21
+_MOST_PLACES = 1 << 26
 
 
 class Signed(NamedTuple):
@@ -31,10 +33,12 @@ class Signed(NamedTuple):
     """(num_texts,) large_string, ascending: a content's code is its position."""
     codes: NDArray[np.int64]
     """(num_texts,) the code of each text, in the order in which they were read, as the two below."""
-    signatures: NDArray[np.uint32]
-    """(num_texts, num_permutations), on disk."""
-    bands: NDArray[np.uint64]
-    """(bands, num_texts), on disk."""
+    signatures: Path
+    """A file of (num_texts, num_permutations) uint32."""
+    bands: Path
+    """A file of (num_bands, num_rows) uint64, of which the first `num_texts` of each row count."""
+    num_bands: int
+    num_rows: int
 
     @property
     def positions(self) -> NDArray[np.int64]:
@@ -61,16 +65,18 @@ def read_signatures(tables: Sequence[Path], config: recipe.NearDuplicates, folde
         ValueError: another number of permutations, or a content signed twice.
     """
     num_rows = sum(pq.read_metadata(table).num_rows for table in tables)
-    signatures = _array_on_disk(folder / "signatures", (num_rows, config.num_permutations), np.dtype(np.uint32))
-    bands = _array_on_disk(folder / "bands", (config.bands, num_rows), np.dtype(np.uint64))
+    places = folder / "signatures", folder / "bands"
     chunks = [pa.array([], pa.large_string())]
     start = 0
-    for ids, rows in _signed_batches(tables, config.num_permutations):
-        stop = start + len(rows)
-        signatures[start:stop] = rows
-        bands[:, start:stop] = minhash_kernels.band_hashes(rows, config.bands, config.rows).T
-        chunks.append(ids)
-        start = stop
+    with places[0].open("wb") as signatures, places[1].open("wb") as bands:
+        if num_rows:
+            os.posix_fallocate(bands.fileno(), 0, config.bands * num_rows * 8)  # a full disk is told at once
+        for ids, rows in _signed_batches(tables, config.num_permutations):
+            signatures.write(rows.data)
+            for band, hashes in enumerate(minhash_kernels.band_hashes(rows, config.bands, config.rows)):
+                os.pwrite(bands.fileno(), hashes.data, (band * num_rows + start) * 8)
+            chunks.append(ids)
+            start += len(rows)
     unordered = pa.concat_arrays(chunks)
     order = pc.array_sort_indices(unordered)
     ids = unordered.take(order)
@@ -78,7 +84,7 @@ def read_signatures(tables: Sequence[Path], config: recipe.NearDuplicates, folde
         raise ValueError("a content is signed twice: the signature tables overlap")
     codes = np.empty(start, np.int64)
     codes[order.to_numpy()] = np.arange(start)
-    return Signed(ids, codes, signatures[:start], bands[:, :start])
+    return Signed(ids, codes, *places, config.bands, num_rows)
 
 
 def candidates(signed: Signed, advance: Callable[[], None]) -> Candidates:
@@ -86,8 +92,11 @@ def candidates(signed: Signed, advance: Callable[[], None]) -> Candidates:
     `FIRST` smallest and the `PREVIOUS` before it. `advance` is called once a band."""
     found = np.zeros(0, np.uint64)
     fresh: list[NDArray[np.uint64]] = []
-    for hashes in signed.bands:
-        order = np.argsort(hashes)
+    seen = np.zeros(min(_MOST_PLACES, 1 << (8 * len(signed.codes)).bit_length()), np.uint8)
+    for band in range(signed.num_bands):
+        hashes = numbers_at(signed.bands, np.uint64, band * signed.num_rows, len(signed.codes))
+        shared = minhash_kernels.maybe_shared(hashes, seen)
+        order = shared[np.argsort(hashes[shared])]
         fresh.append(
             minhash_kernels.bucket_pairs(hashes[order], signed.codes[order], FULL_BUCKET, FIRST, PREVIOUS)
         )
@@ -122,11 +131,3 @@ def _unpack(column: pa.Array, num_permutations: int) -> NDArray[np.uint32]:
         column.buffers()[1], "<u4", len(column) * num_permutations, 4 * num_permutations * column.offset
     )
     return values.reshape(len(column), num_permutations).astype(np.uint32, copy=False)
-
-
-def _array_on_disk(place: Path, shape: tuple[int, int], kind: np.dtype[Any]) -> NDArray[Any]:
-    if 0 in shape:  # an empty file cannot be mapped
-        return np.zeros(shape, kind)
-    with place.open("wb") as file:  # a disk that is full must say so here: in a mapped write it is a crash
-        os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * kind.itemsize)
-    return np.asarray(np.memmap(place, kind, "r+", shape=shape))

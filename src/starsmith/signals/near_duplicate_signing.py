@@ -12,6 +12,7 @@ asked for, so `signatures_of` can leave them beside its table: a `ShingleFile`, 
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from starsmith.corpus.buffers import text_buffers
 from starsmith.corpus.store import disk_errors
 from starsmith.signals import minhash_kernels, near_duplicate_stack_v2, shingle_kernels
 from starsmith.signals.code_points import lower_case, properties
+from starsmith.signals.near_duplicate_scratch import TOUCHED_BYTES, MappedNumbers, blocks
 
 BATCH_ROWS = 64
 """Texts at a time: enough that calls cost nothing, and little enough that shingles stay in the caches."""
@@ -72,13 +74,28 @@ class _Hashing(NamedTuple):
     addends: NDArray[np.int64]
 
 
-def shingles(texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int) -> Shingles:
+class Room:
+    """Memory for the shingles of one batch after another: fresh memory would cost a tenth of making them."""
+
+    def __init__(self) -> None:
+        self._numbers = np.empty(0, np.uint64)
+
+    def of(self, size: int) -> NDArray[np.uint64]:
+        if len(self._numbers) < size:
+            self._numbers = np.empty(size, np.uint64)  # pages that are not written cost nothing
+        return self._numbers
+
+
+def shingles(
+    texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int, room: Room | None = None
+) -> Shingles:
     """The shingles of a text column; a null text has none.
 
     Args:
         texts: `string` or `large_string`.
         config: words, shingle_words and short_texts are used.
         seed: the root of keyed randomness.
+        room: where to put them; the next call with it overwrites them. Memory of their own by default.
     """
     if config.words == "split":
         texts = _lower_special_cases(texts)
@@ -92,14 +109,22 @@ def shingles(texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, s
         _hashing(seed, config.num_permutations).key,
         properties(),
         lower_case(),
+        (room or Room()).of(shingle_kernels.room(offsets, config.words == "split")),
     )
     return Shingles(*found)
 
 
 def distinct(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The set of one text's shingles, ascending."""
-    ordered = np.sort(hashes)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+    return distinct_sets(Shingles(hashes.copy(), np.array([0, len(hashes)]))).hashes
+
+
+def distinct_sets(found: Shingles) -> Shingles:
+    """The set of each text's shingles, ascending; what is given is overwritten."""
+    for first, last in itertools.pairwise(found.starts.tolist()):
+        found.hashes[first:last].sort()
+    starts = shingle_kernels.drop_repeated(*found)
+    return Shingles(found.hashes[: starts[-1]], starts)
 
 
 def signatures(
@@ -115,7 +140,7 @@ def signatures(
     Returns:
         (num_texts,) content ids in the order of `contents`, and (num_texts, num_permutations).
     """
-    rows, is_signed, _ = _sign(contents["text"], config, seed)
+    rows, is_signed, _ = _sign(contents["text"], config, seed, Room())
     ids = contents["content_id"]
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     return ids.filter(pa.array(is_signed)), rows[is_signed]
@@ -159,9 +184,10 @@ def signatures_of(
     known_ids = pa.chunked_array(ids, pa.string()).combine_chunks() if part_ids is not None else None
     wants_shingles = shingle_file is not None and config.verification == "exact"
     writer = _ShingleWriter(ShingleFile(shingle_file)) if shingle_file is not None and wants_shingles else None
+    room = Room()
     try:
         for batch in _unknown_batches(part, part_ids, known_ids):
-            rows, is_signed, found = _sign(batch["text"], config, seed, with_shingles=writer is not None)
+            rows, is_signed, found = _sign(batch["text"], config, seed, room, with_shingles=writer is not None)
             ids.append(batch["content_id"].cast(pa.string()))
             columns.append(_packed(rows, is_signed, schema_.field("signature").type))
             if writer is not None and found is not None:
@@ -175,30 +201,33 @@ def signatures_of(
     return table if part_ids is None else table.take(pc.index_in(part_ids, value_set=table["content_id"]))
 
 
-def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-    """The position in `wanted` (content ids) of each text that the file holds, and the text's shingles."""
-    file = ShingleFile(place)
-    index = pq.read_table(file.index, schema=_INDEX, use_threads=False)
+def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
+    """The positions in `wanted` (content ids) of texts that the file holds, and their shingles, in memory, some
+    texts at a time."""
+    index = pq.read_table(ShingleFile(place).index, schema=_INDEX, use_threads=False)
     positions = pc.index_in(index["content_id"].cast(wanted.type), value_set=wanted)
-    positions = positions.fill_null(-1).to_numpy()
-    stops = np.cumsum(index["num_shingles"].to_numpy())
-    starts = stops - index["num_shingles"].to_numpy()
-    hashes = np.asarray(np.memmap(place, np.uint64, "r")) if len(stops) and stops[-1] else np.zeros(0, np.uint64)
-    for row in np.flatnonzero(positions >= 0).tolist():
-        yield int(positions[row]), hashes[starts[row] : stops[row]]
+    positions = positions.fill_null(-1).to_numpy().astype(np.int64)
+    lengths = index["num_shingles"].to_numpy()
+    stops = np.cumsum(lengths)
+    numbers = MappedNumbers(place, np.uint64)
+    rows = np.flatnonzero(positions >= 0)
+    for block in blocks(8 * lengths[rows] + TOUCHED_BYTES):
+        some = rows[block]
+        ends = zip((stops[some] - lengths[some]).tolist(), stops[some].tolist(), strict=True)
+        hashes = np.concatenate([numbers.values[first:last] for first, last in ends])
+        numbers.release()
+        yield positions[some], Shingles(hashes, np.append(0, np.cumsum(lengths[some])))
 
 
 def read_shingles(
     part: Path, config: recipe.NearDuplicates, seed: int, wanted: pa.Array
-) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
     """The same from the texts of a Parquet part of contents; row groups without a wanted text are not read."""
     part_ids = _ids(part)
     others = part_ids.filter(pc.invert(pc.is_in(part_ids.cast(wanted.type), value_set=wanted)))
     for batch in _unknown_batches(part, part_ids, others):
         positions = pc.index_in(batch["content_id"].cast(wanted.type), value_set=wanted)
-        found = shingles(batch["text"], config, seed)
-        for row, position in enumerate(positions.to_pylist()):
-            yield position, found.hashes[found.starts[row] : found.starts[row + 1]]
+        yield positions.to_numpy().astype(np.int64), shingles(batch["text"], config, seed)
 
 
 @functools.lru_cache(4)
@@ -210,11 +239,16 @@ def _hashing(seed: int, num_permutations: int) -> _Hashing:
 
 
 def _sign(
-    texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int, *, with_shingles: bool = False
+    texts: pa.Array | pa.ChunkedArray,
+    config: recipe.NearDuplicates,
+    seed: int,
+    room: Room,
+    *,
+    with_shingles: bool = False,
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_], Shingles | None]:
     """(num_texts, num_permutations), (num_texts,) whether there is a signature, and the shingles if asked for."""
     hashing = _hashing(seed, config.num_permutations)
-    found = shingles(texts, config, seed) if with_shingles or config.hashing != "stack-v2" else None
+    found = shingles(texts, config, seed, room) if with_shingles or config.hashing != "stack-v2" else None
     if config.hashing == "stack-v2":
         rows, num_words = near_duplicate_stack_v2.signatures(
             *text_buffers(_lower_special_cases(texts)),
@@ -318,4 +352,7 @@ class _ShingleWriter:
         with disk_errors(self._file.place):
             self._stream.close()
             ids = pa.chunked_array(self._ids, pa.string())
-            pq.write_table(pa.table([ids, pa.array(lengths)], schema=_INDEX), self._file.index)
+            rows = pa.table([ids, pa.array(lengths)], schema=_INDEX)
+            pq.write_table(
+                rows, self._file.index, compression="none", use_dictionary=False, write_statistics=False
+            )

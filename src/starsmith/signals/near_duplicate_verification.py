@@ -10,7 +10,8 @@ need no comparison. The others are compared by their sets of shingles, which com
 * from the texts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from starsmith import recipe
 from starsmith.corpus.store import disk_errors
 from starsmith.signals import minhash_kernels, shingle_kernels
 from starsmith.signals.near_duplicate_candidates import Candidates, Signed
-from starsmith.signals.near_duplicate_signing import distinct, read_shingle_file, read_shingles
+from starsmith.signals.near_duplicate_scratch import BLOCK_BYTES, TOUCHED_BYTES, MappedNumbers, blocks
+from starsmith.signals.near_duplicate_signing import Shingles, distinct_sets, read_shingle_file, read_shingles
 
 SAFE_DEVIATIONS = 6
 VERIFYING_STEPS = 16
@@ -45,8 +47,8 @@ class _ShingleSets(NamedTuple):
     """(num_sets,) the set of each code, for sets lie in the order in which they were read."""
     offsets: NDArray[np.int64]
     """(num_sets + 1,)"""
-    shingles: NDArray[np.uint64]
-    """Each set ascending and without repetition; on disk."""
+    shingles: MappedNumbers[np.uint64]
+    """Each set ascending and without repetition."""
 
 
 def verified(
@@ -72,9 +74,7 @@ def verified(
     Raises:
         ValueError: a candidate is without its text.
     """
-    positions = signed.positions
-    equal = minhash_kernels.agreements(signed.signatures, positions[candidates.left], positions[candidates.right])
-    estimates = equal / config.num_permutations
+    estimates = _estimates(candidates, signed, config.num_permutations)
     if config.verification == "exact":
         deviation = (config.threshold * (1 - config.threshold) / config.num_permutations) ** 0.5
         candidates = candidates.only(estimates >= config.threshold - SAFE_DEVIATIONS * deviation)
@@ -87,6 +87,18 @@ def verified(
         return candidates, similarities
     is_pair = similarities >= config.threshold
     return candidates.only(is_pair), similarities[is_pair]
+
+
+def _estimates(candidates: Candidates, signed: Signed, num_permutations: int) -> NDArray[np.float64]:
+    signatures = MappedNumbers(signed.signatures, np.uint32)
+    rows, positions = signatures.values.reshape(-1, num_permutations), signed.positions
+    equal = np.zeros(len(candidates.left), np.int64)
+    touched = 2 * TOUCHED_BYTES if signatures.values.nbytes > BLOCK_BYTES else 1
+    for block in blocks(np.full(len(equal), touched)):
+        left, right = positions[candidates.left[block]], positions[candidates.right[block]]
+        equal[block] = minhash_kernels.agreements(rows, left, right)
+        signatures.release()
+    return equal / num_permutations
 
 
 def _exact(
@@ -103,12 +115,19 @@ def _exact(
     open_pairs = candidates.only(unknown)
     with disk_errors(place):
         sets = _read_sets(ids, open_pairs, config, seed, sources, place, advance)
-    found = []
+    sizes = np.diff(sets.offsets)
+    found = [np.zeros(0)]
     for pairs in np.array_split(np.arange(len(open_pairs.left)), VERIFYING_STEPS):
         left, right = (
             sets.numbers[np.searchsorted(sets.codes, side[pairs])] for side in (open_pairs.left, open_pairs.right)
         )
-        found.append(shingle_kernels.jaccards(sets.shingles, sets.offsets, left, right, config.threshold))
+        touched = 8 * (sizes[left] + sizes[right]) + 2 * TOUCHED_BYTES
+        for block in blocks(touched):
+            similar = shingle_kernels.jaccards(
+                sets.shingles.values, sets.offsets, left[block], right[block], config.threshold
+            )
+            found.append(similar)
+            sets.shingles.release()
         advance()
     similarities[unknown] = np.concatenate(found)
     return similarities
@@ -149,14 +168,15 @@ def _read_sets(
     codes = np.union1d(pairs.left, pairs.right)
     wanted = ids.take(pa.array(codes))
     numbers = np.full(len(codes), -1, np.int64)
-    offsets = [0]
+    sizes = [np.zeros(1, np.int64)]
+    num_sets = itertools.count()
 
-    def write(found: Iterator[tuple[int, NDArray[np.uint64]]], places: NDArray[np.int64]) -> None:
-        for position, hashes in found:
-            own = distinct(hashes)
-            numbers[places[position]] = len(offsets) - 1
-            offsets.append(offsets[-1] + len(own))
-            file.write(own.data)
+    def write(found: Iterable[tuple[NDArray[np.int64], Shingles]], places: NDArray[np.int64]) -> None:
+        for positions, hashes in found:
+            sets = distinct_sets(hashes)
+            numbers[places[positions]] = [next(num_sets) for _ in positions]
+            sizes.append(np.diff(sets.starts))
+            file.write(sets.hashes.data)
 
     with place.open("wb") as file:
         for shingle_file in sources.shingle_files:
@@ -171,5 +191,4 @@ def _read_sets(
         raise ValueError(
             f"no text for {wanted[int(np.argmin(numbers))]}: the contents are not those that were signed"
         )
-    shingles = np.asarray(np.memmap(place, np.uint64, "c")) if offsets[-1] else np.zeros(0, np.uint64)
-    return _ShingleSets(codes, numbers, np.array(offsets), shingles)
+    return _ShingleSets(codes, numbers, np.cumsum(np.concatenate(sizes)), MappedNumbers(place, np.uint64))

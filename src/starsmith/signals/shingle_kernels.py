@@ -5,9 +5,9 @@ between two characters that are not `\w`, so that words may be empty. A shingle 
 row.
 
 A word's hash mixes the eight-byte pieces of its UTF-8 with a key; a shingle's is the polynomial of its words'
-hashes modulo 2^64, rolled along and then mixed (splitmix64's finisher): O(1) a word whatever the length of a
-shingle. Hashes have 64 bits, so among a million shingles two differing ones meet with probability 3e-8. The key
-is the seed's: who does not know it cannot try out which texts collide.
+hashes modulo 2^64, rolled along and then mixed once more: O(1) a word whatever the length of a shingle. Hashes
+have 64 bits, so among a million shingles two differing ones meet with probability 3e-8. The key is the seed's:
+who does not know it cannot try out which texts collide.
 
 What costs time is the end of a word: words of source code are short, and a branch there is mispredicted every few
 bytes. So a window of text goes through stages, none of which has a branch that depends on where words end, and
@@ -28,7 +28,7 @@ from starsmith.signals.code_points import WORD, decode
 WINDOW_BYTES = 8192
 """Of a text at a time: its stages stay in the first cache, and memory does not grow with a text."""
 
-_ROOM = 64
+_ROOM = 128
 """Bytes after the window that stages may touch."""
 _WINDOW = np.uint64(WINDOW_BYTES)
 _BLOCK_GROUPS = np.uint64(32)
@@ -46,7 +46,13 @@ _S24, _S27, _S30 = np.uint64(24), np.uint64(27), np.uint64(30)
 _S31, _S32, _S40, _S48, _S56 = np.uint64(31), np.uint64(32), np.uint64(40), np.uint64(48), np.uint64(56)
 _NONE, _ONE, _2, _3, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 _5, _6, _7, _8, _16 = np.uint64(5), np.uint64(6), np.uint64(7), np.uint64(8), np.uint64(16)
-_17, _BYTE = np.uint64(17), np.uint64(0xFF)
+_17, _64, _BYTE = np.uint64(17), np.uint64(64), np.uint64(0xFF)
+
+
+def room(offsets: NDArray[np.int64], empty_words: bool) -> int:
+    """The most words that texts can have; without empty ones, a word and what parts it take two bytes."""
+    num_bytes, num_texts = int(offsets[-1] - offsets[0]), len(offsets) - 1
+    return num_bytes + num_texts if empty_words else (num_bytes + num_texts) // 2
 
 
 @kernel
@@ -59,6 +65,7 @@ def shingle_hashes(
     key: np.uint64,
     properties: NDArray[np.uint8],
     lower_case: NDArray[np.uint32],
+    out: NDArray[np.uint64],
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The shingles of many texts, in the order of the text, repeated ones too.
 
@@ -72,9 +79,10 @@ def shingle_hashes(
         key: of the words' hashes.
         properties: `code_points.properties()`.
         lower_case: `code_points.lower_case()`.
+        out: room for the words of all texts, `room(offsets, empty_words)` of them; overwritten.
 
     Returns:
-        (num_shingles,) hashes, and (num_texts + 1,) where each text's begin.
+        (num_shingles,) hashes, a part of `out`, and (num_texts + 1,) where each text's begin.
     """
     num_texts = len(offsets) - 1
     masks = _masks()
@@ -84,10 +92,6 @@ def shingle_hashes(
     block = np.zeros(8 * 32 + 8, np.uint8)
     marks = np.zeros(WINDOW_BYTES + _ROOM, np.uint32)
     stride = _ONE if empty_words else _2
-    num_bytes = offsets[num_texts] - offsets[0]
-    # Pages that are not written cost nothing; without empty words a word and what parts it take two bytes.
-    room = num_bytes + num_texts + 1 if empty_words else (num_bytes + num_texts) // 2 + 1
-    out = np.empty(room, np.uint64)
     starts = np.zeros(num_texts + 1, np.int64)
     for text in range(num_texts):
         words = out[starts[text] :]
@@ -128,30 +132,55 @@ def _normalise(
         Where it stands in `data` and in `out`.
     """
     while at < stop and filled < _WINDOW:
-        if at + _8 <= stop:
-            eight = _load(data, at)
-            _store(out, filled, eight)
-            if not eight & _HIGH:
-                at += _8
-                filled += _8
-                continue
-            while data[at] < 128:
+        while at + _64 <= stop and filled < _WINDOW and _copy_ascii(data, at, out, filled):
+            at += _64
+            filled += _64
+        end = min(at + _64, stop)
+        while at < end and filled < _WINDOW:
+            if at + _8 <= stop:
+                eight = _load(data, at)
+                _store(out, filled, eight)
+                if not eight & _HIGH:
+                    at += _8
+                    filled += _8
+                    continue
+                while data[at] < 128:
+                    at += _ONE
+                    filled += _ONE
+            elif data[at] < 128:
+                out[filled] = data[at]
                 at += _ONE
                 filled += _ONE
-        elif data[at] < 128:
-            out[filled] = data[at]
-            at += _ONE
-            filled += _ONE
-            continue
-        code_point, width = decode(data, int(np.int64(at)))
-        if properties[code_point] & WORD:
-            filled = np.uint64(encode(int(lower_case[code_point]), out, int(np.int64(filled))))
-        else:
-            out[filled] = 32
-            filled += _ONE
-        at += np.uint64(width)
+                continue
+            code_point, width = decode(data, int(np.int64(at)))
+            if properties[code_point] & WORD:
+                filled = np.uint64(encode(int(lower_case[code_point]), out, int(np.int64(filled))))
+            else:
+                out[filled] = 32
+                filled += _ONE
+            at += np.uint64(width)
     _store(out, filled, _NONE)
     return at, filled
+
+
+@kernel
+def _copy_ascii(data: NDArray[np.uint8], at: np.uint64, out: NDArray[np.uint8], filled: np.uint64) -> bool:
+    """Copies 64 bytes, if they are all ASCII."""
+    a, b = _load(data, at), _load(data, at + _8)
+    c, d = _load(data, at + _16), _load(data, at + _S24)
+    e, f = _load(data, at + _S32), _load(data, at + _S40)
+    g, h = _load(data, at + _S48), _load(data, at + _S56)
+    if (a | b | c | d | e | f | g | h) & _HIGH:
+        return False
+    _store(out, filled, a)
+    _store(out, filled + _8, b)
+    _store(out, filled + _16, c)
+    _store(out, filled + _S24, d)
+    _store(out, filled + _S32, e)
+    _store(out, filled + _S40, f)
+    _store(out, filled + _S48, g)
+    _store(out, filled + _S56, h)
+    return True
 
 
 @kernel
@@ -333,14 +362,14 @@ def _roll(words: NDArray[np.uint64], num_words: int, shingle_words: int, short_i
     for position in range(min(num_words, shingle_words - 1)):
         window = window * _WORD_BASE + words[position]
     if num_words < shingle_words:
-        words[0] = mix(window)
+        words[0] = (window ^ window >> _S32) * _MIX_1
         return 1
     to_last = np.uint64(shingle_words - 1)
     num_shingles = num_words - shingle_words + 1
     for first in range(np.uint64(num_shingles)):
         window = window * _WORD_BASE + (words[first + to_last] - leaving * leaving_factor)
         leaving = words[first]
-        words[first] = mix(window)
+        words[first] = (window ^ window >> _S32) * _MIX_1
     return num_shingles
 
 
@@ -401,6 +430,25 @@ def _bits_of_bytes() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
                 set_bits[byte] |= np.uint64(place) << num_set[byte] * _8
                 num_set[byte] += _ONE
     return set_bits, num_set
+
+
+@kernel
+def drop_repeated(ordered: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Moves what is distinct in each run of `ordered`, which is ascending in each, to the front of all.
+
+    Returns:
+        (num_runs + 1,) where each run begins then.
+    """
+    offsets = np.zeros(len(starts), np.int64)
+    kept = 0
+    for run in range(len(starts) - 1):
+        offsets[run] = kept
+        for number in range(starts[run], starts[run + 1]):
+            if number == starts[run] or ordered[number] != ordered[kept - 1]:
+                ordered[kept] = ordered[number]
+                kept += 1
+    offsets[len(starts) - 1] = kept
+    return offsets
 
 
 @kernel
