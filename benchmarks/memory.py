@@ -2,8 +2,9 @@
 
 The road is that of `benchmarks.road` (one worker, default recipe), from contents in a store to the ledger.
 Both corpora have the 16 partitions of a default recipe, so those of the whole are four times as large, as they
-are when a corpus grows; the quarter is the contents whose second hex digit is 0 to 3, which is as good as drawn, and each partition's
-longest two.
+are when a corpus grows; the quarter is the contents whose second hex digit is 0 to 3, which is as good as drawn,
+and each partition's longest two.
+
 Each road runs in a process of its own, started anew, in which a few contents go first so that all is loaded;
 the peak is of proportional set size, over that process and all it starts, sampled twice a second.
 
