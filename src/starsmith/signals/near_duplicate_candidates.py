@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from starsmith import recipe
+from starsmith.memory import give_back
 from starsmith.signals import minhash_kernels
 from starsmith.signals.near_duplicate_scratch import numbers_at
 
@@ -24,7 +25,7 @@ FIRST = 16
 PREVIOUS = 16
 
 _BATCH_ROWS = 1024
-_MERGED_PAIRS = 1 << 21
+_MERGED_PAIRS = 1 << 18
 _MOST_PLACES = 1 << 26
 
 
@@ -77,6 +78,7 @@ def read_signatures(tables: Sequence[Path], config: recipe.NearDuplicates, folde
                 os.pwrite(bands.fileno(), hashes.data, (band * num_rows + start) * 8)
             chunks.append(ids)
             start += len(rows)
+            del rows
     unordered = pa.concat_arrays(chunks)
     order = pc.array_sort_indices(unordered)
     ids = unordered.take(order)
@@ -124,6 +126,7 @@ def _signed_batches(
             for batch in file.iter_batches(_BATCH_ROWS, columns=["content_id", "signature"], use_threads=False):
                 signed = batch.filter(batch["signature"].is_valid()) if batch["signature"].null_count else batch
                 yield signed["content_id"].cast(pa.large_string()), _unpack(signed["signature"], num_permutations)
+        give_back()  # between the identifiers that stay there are gaps, too many to be kept
 
 
 def _unpack(column: pa.Array, num_permutations: int) -> NDArray[np.uint32]:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_BYTES = 16 * 1024**2
+BLOCK_BYTES = 8 * 1024**2
 """What may be touched in a block."""
 TOUCHED_BYTES = 64 * 1024
 """What the system maps around a byte that is read, at most."""

@@ -10,6 +10,7 @@ texts a second time costs more than writing 8 bytes a shingle to a scratch file 
 asked for, so `signatures_of` can leave them beside its table: a `ShingleFile`, which lives as long as the step.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -179,26 +180,39 @@ def signatures_of(
         ValueError: a known table has signatures of another length.
     """
     schema_ = signatures_schema(config)
-    part_ids = _ids(part) if known else None
-    ids, columns = ([], []) if part_ids is None else _known_signatures(part_ids, known, schema_)
-    known_ids = pa.chunked_array(ids, pa.string()).combine_chunks() if part_ids is not None else None
-    wants_shingles = shingle_file is not None and config.verification == "exact"
-    writer = _ShingleWriter(ShingleFile(shingle_file)) if shingle_file is not None and wants_shingles else None
-    room = Room()
-    try:
+    kind, part_ids = schema_.field("signature").type, _ids(part)
+    ids, columns = _known_signatures(part_ids, known, schema_)
+    known_ids = pa.chunked_array(ids, pa.string()).combine_chunks()
+    fresh_ids = part_ids.filter(pc.invert(pc.is_in(part_ids, value_set=known_ids))) if len(known_ids) else part_ids
+    # Allocated at once: small pieces that stay would leave gaps in memory between the large ones that go.
+    fresh = np.empty((len(fresh_ids), config.num_permutations), "<u4")
+    is_signed = np.zeros(len(fresh_ids), np.bool_)
+    num_shingles = np.zeros(len(fresh_ids), np.int64)
+    with contextlib.ExitStack() as stack:
+        stream = None
+        if shingle_file is not None and config.verification == "exact":
+            stack.enter_context(disk_errors(shingle_file))
+            stream = stack.enter_context(shingle_file.open("wb"))
+        room, start = Room(), 0
         for batch in _unknown_batches(part, part_ids, known_ids):
-            rows, is_signed, found = _sign(batch["text"], config, seed, room, with_shingles=writer is not None)
-            ids.append(batch["content_id"].cast(pa.string()))
-            columns.append(_packed(rows, is_signed, schema_.field("signature").type))
-            if writer is not None and found is not None:
-                writer.append(ids[-1], found)
-    finally:
-        if writer is not None:
-            writer.close()
+            rows = slice(start, start + len(batch))
+            fresh[rows], is_signed[rows], found = _sign(
+                batch["text"], config, seed, room, with_shingles=stream is not None
+            )
+            if stream is not None and found is not None:
+                stream.write(found.hashes.data)
+                num_shingles[rows] = np.diff(found.starts)
+            start = rows.stop
+    if stream is not None and shingle_file is not None:
+        _write_index(ShingleFile(shingle_file), fresh_ids, num_shingles)
     table = pa.table(
-        [pa.chunked_array(ids, pa.string()), pa.chunked_array(columns, schema_.field(1).type)], schema_
+        [
+            pa.chunked_array([*ids, fresh_ids], pa.string()),
+            pa.chunked_array([*columns, _packed(fresh, is_signed, kind)], kind),
+        ],
+        schema_,
     )
-    return table if part_ids is None else table.take(pc.index_in(part_ids, value_set=table["content_id"]))
+    return table.take(pc.index_in(part_ids, value_set=table["content_id"])) if len(known_ids) else table
 
 
 def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
@@ -267,8 +281,12 @@ def _sign(
         else:
             rows = minhash_kernels.multiply_shift(*found, hashing.multipliers, hashing.addends)
         has_shingles = np.diff(found.starts) > 0
-    is_text = np.asarray(pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts.chunks).is_valid())
-    return rows, is_text & (has_shingles | (config.short_texts == "together")), found
+    is_signed = has_shingles | (config.short_texts == "together")
+    if texts.null_count:
+        is_signed &= np.asarray(
+            pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts.chunks).is_valid()
+        )
+    return rows, is_signed, found
 
 
 def _lower_special_cases(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -282,9 +300,8 @@ def _lower_special_cases(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chu
 
 
 def _packed(rows: NDArray[np.uint32], is_signed: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
-    data = pa.py_buffer(np.ascontiguousarray(rows, "<u4"))
-    column = pa.Array.from_buffers(kind, len(rows), [None, data])
-    return column if is_signed.all() else pc.if_else(pa.array(is_signed), column, pa.scalar(None, kind))
+    validity = None if is_signed.all() else pa.py_buffer(np.packbits(is_signed, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(rows), [validity, pa.py_buffer(rows)])
 
 
 def _known_signatures(
@@ -307,20 +324,18 @@ def _ids(part: Path) -> pa.Array:
         return file.read(["content_id"], use_threads=False)["content_id"].combine_chunks().cast(pa.string())
 
 
-def _unknown_batches(
-    part: Path, part_ids: pa.Array | None, known_ids: pa.Array | None
-) -> Iterator[pa.RecordBatch]:
+def _unknown_batches(part: Path, part_ids: pa.Array, known_ids: pa.Array) -> Iterator[pa.RecordBatch]:
     """content_id and text of the contents that are not known; row groups without any are not read."""
     with pq.ParquetFile(part) as file:
         groups = list(range(file.num_row_groups))
-        if part_ids is not None and known_ids is not None:
+        if len(known_ids):
             is_unknown = pc.invert(pc.is_in(part_ids, value_set=known_ids))
             sizes = [file.metadata.row_group(group).num_rows for group in groups]
             starts = np.cumsum([0, *sizes])
             groups = [group for group in groups if pc.any(is_unknown.slice(starts[group], sizes[group])).as_py()]
         for group in groups:
             for batch in _group_batches(file, group):
-                if known_ids is not None:
+                if len(known_ids):
                     batch = batch.filter(pc.invert(pc.is_in(batch["content_id"], value_set=known_ids)))
                 yield batch
 
@@ -334,25 +349,7 @@ def _group_batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]
         yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
 
 
-class _ShingleWriter:
-    def __init__(self, file: ShingleFile) -> None:
-        self._file = file
-        self._stream = file.place.open("wb")
-        self._ids: list[pa.Array] = []
-        self._lengths: list[NDArray[np.int64]] = []
-
-    def append(self, ids: pa.Array, found: Shingles) -> None:
-        with disk_errors(self._file.place):
-            self._stream.write(found.hashes.data)
-        self._ids.append(ids)
-        self._lengths.append(np.diff(found.starts))
-
-    def close(self) -> None:
-        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
-        with disk_errors(self._file.place):
-            self._stream.close()
-            ids = pa.chunked_array(self._ids, pa.string())
-            rows = pa.table([ids, pa.array(lengths)], schema=_INDEX)
-            pq.write_table(
-                rows, self._file.index, compression="none", use_dictionary=False, write_statistics=False
-            )
+def _write_index(file: ShingleFile, ids: pa.Array, num_shingles: NDArray[np.int64]) -> None:
+    rows = pa.table([ids, pa.array(num_shingles)], schema=_INDEX)
+    with disk_errors(file.index):
+        pq.write_table(rows, file.index, compression="none", use_dictionary=False, write_statistics=False)

@@ -30,6 +30,8 @@ from starsmith.signals.near_duplicate_signing import Shingles, distinct_sets, re
 
 SAFE_DEVIATIONS = 6
 VERIFYING_STEPS = 16
+_CANDIDATES = 1 << 15
+"""Compared by their signatures at a time."""
 
 
 class Sources(NamedTuple):
@@ -92,13 +94,17 @@ def verified(
 def _estimates(candidates: Candidates, signed: Signed, num_permutations: int) -> NDArray[np.float64]:
     signatures = MappedNumbers(signed.signatures, np.uint32)
     rows, positions = signatures.values.reshape(-1, num_permutations), signed.positions
-    equal = np.zeros(len(candidates.left), np.int64)
-    touched = 2 * TOUCHED_BYTES if signatures.values.nbytes > BLOCK_BYTES else 1
-    for block in blocks(np.full(len(equal), touched)):
-        left, right = positions[candidates.left[block]], positions[candidates.right[block]]
-        equal[block] = minhash_kernels.agreements(rows, left, right)
-        signatures.release()
-    return equal / num_permutations
+    is_small = signatures.values.nbytes <= BLOCK_BYTES
+    estimates = np.zeros(len(candidates.left), np.float64)
+    for first in range(0, len(estimates), _CANDIDATES):
+        left, right = (side[first : first + _CANDIDATES] for side in candidates)
+        # candidates are in order, so that the left one is often that of the candidate before
+        touched = np.where(np.diff(left, prepend=-1) != 0, 2 * TOUCHED_BYTES, TOUCHED_BYTES)
+        for block in [slice(0, len(left))] if is_small else blocks(touched):
+            equal = minhash_kernels.agreements(rows, positions[left[block]], positions[right[block]])
+            estimates[first:][block] = equal / num_permutations
+            signatures.release()
+    return estimates
 
 
 def _exact(
