@@ -105,21 +105,13 @@ def python_key(seed):
 
 
 def python_fast_similarity(hashes, num_values):
-    """The definition, value by value: the first round in which a hash falls there decides."""
+    """The definition, value by value: the smallest that falls there, or else that of a function of its own."""
     signature = []
     for value in range(num_values):
-        for number in range(num_values):
-            factor = python_mix(number * 0x9E3779B97F4A7C15 & MASK) | 1
-            fresh = [h if number == 0 else h * factor & MASK for h in hashes]
-            here = [
-                (f ^ f >> 32 if number else f) & 0xFFFFFFFF for f in fresh if (f >> 32) * num_values >> 32 == value
-            ]
-            if here:
-                signature.append(min(here))
-                break
-        else:
-            key = (num_values + 1 + value) * 0x9E3779B97F4A7C15
-            signature.append(min(python_mix(h + key & MASK) & 0xFFFFFFFF for h in hashes))
+        here = [h & 0xFFFFFFFF for h in hashes if (h >> 32) * num_values >> 32 == value]
+        key = python_mix((value + 1) * 0x9E3779B97F4A7C15 & MASK)
+        others = [((h >> 32) * (key >> 32 | 1) + key) & 0xFFFFFFFF for h in hashes]
+        signature.append(min(here or others))
     return signature
 
 

@@ -11,6 +11,7 @@ need no comparison. The others are compared by their sets of shingles, which com
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,13 +26,13 @@ from starsmith import recipe
 from starsmith.corpus.store import disk_errors
 from starsmith.signals import minhash_kernels, shingle_kernels
 from starsmith.signals.near_duplicate_candidates import Candidates, Signed
-from starsmith.signals.near_duplicate_scratch import BLOCK_BYTES, TOUCHED_BYTES, MappedNumbers, blocks
+from starsmith.signals.near_duplicate_scratch import TOUCHED_BYTES, MappedNumbers, blocks
 from starsmith.signals.near_duplicate_signing import Shingles, distinct_sets, read_shingle_file, read_shingles
 
 SAFE_DEVIATIONS = 6
 VERIFYING_STEPS = 16
-_CANDIDATES = 1 << 15
-"""Compared by their signatures at a time."""
+_CANDIDATES = 1 << 12
+"""Compared by their signatures at a time: these are a few MB, and read once for all candidates among them."""
 
 
 class Sources(NamedTuple):
@@ -92,18 +93,16 @@ def verified(
 
 
 def _estimates(candidates: Candidates, signed: Signed, num_permutations: int) -> NDArray[np.float64]:
-    signatures = MappedNumbers(signed.signatures, np.uint32)
-    rows, positions = signatures.values.reshape(-1, num_permutations), signed.positions
-    is_small = signatures.values.nbytes <= BLOCK_BYTES
-    estimates = np.zeros(len(candidates.left), np.float64)
-    for first in range(0, len(estimates), _CANDIDATES):
-        left, right = (side[first : first + _CANDIDATES] for side in candidates)
-        # candidates are in order, so that the left one is often that of the candidate before
-        touched = np.where(np.diff(left, prepend=-1) != 0, 2 * TOUCHED_BYTES, TOUCHED_BYTES)
-        for block in [slice(0, len(left))] if is_small else blocks(touched):
-            equal = minhash_kernels.agreements(rows, positions[left[block]], positions[right[block]])
-            estimates[first:][block] = equal / num_permutations
-            signatures.release()
+    positions, estimates = signed.positions, np.zeros(len(candidates.left), np.float64)
+    with signed.signatures.open("rb") as file:
+        for first in range(0, len(estimates), _CANDIDATES):
+            left, right = (positions[side[first : first + _CANDIDATES]] for side in candidates)
+            wanted, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+            rows = np.empty((len(wanted), num_permutations), np.uint32)
+            for row, position in zip(rows, wanted.tolist(), strict=True):
+                os.preadv(file.fileno(), [row.data], position * rows.itemsize * num_permutations)
+            equal = minhash_kernels.agreements(rows, places[: len(left)], places[len(left) :])
+            estimates[first : first + len(left)] = equal / num_permutations
     return estimates
 
 

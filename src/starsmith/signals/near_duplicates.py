@@ -62,7 +62,7 @@ __all__ = (
     "verified_pairs",
 )
 
-VERSION = 3
+VERSION = 4
 
 _GROUP_ROWS = 1024
 """A writer holds a row group some times over, and a signature is 1 KB."""
