@@ -23,7 +23,13 @@ from starsmith.corpus import schema
 from starsmith.corpus.components import connected_components
 from starsmith.errors import MachineError
 from starsmith.recipe import NearDuplicates
-from starsmith.signals import minhash_kernels, near_duplicate_candidates, near_duplicate_signing, near_duplicates
+from starsmith.signals import (
+    minhash_kernels,
+    near_duplicate_candidates,
+    near_duplicate_signing,
+    near_duplicates,
+    shingle_kernels,
+)
 from starsmith.signals.code_points import WORD, lower_case, properties
 
 CONFIG = NearDuplicates()
@@ -150,6 +156,26 @@ def test_shingles_equal_plain_python(texts, num_words, seed, words, short_texts)
     key = python_key(seed)
     assert np.diff(found.starts).tolist() == [len(own) for own in expected]
     assert found.hashes.tolist() == [python_shingle_hash(shingle, key) for own in expected for shingle in own]
+
+
+NUMBERS = st.integers(0, 12) | st.integers(0, MASK) | st.sampled_from([MASK, MASK - 1, 1 << 63])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sets(NUMBERS, max_size=40), min_size=1, max_size=5), st.sampled_from([0.0, 0.7]))
+@example([set(), {0}, {MASK}, {0, MASK}, set(range(400))], 0.0)
+def test_jaccards(sets, threshold):
+    """However uneven: all pairs, among them those of a set with itself and with none."""
+    offsets = np.cumsum([0, *map(len, sets)])
+    numbers = np.array([number for own in sets for number in sorted(own)], np.uint64)
+    pairs = list(itertools.product(range(len(sets)), repeat=2))
+    left, right = np.array(pairs).T.copy()
+    found = shingle_kernels.jaccards(numbers, offsets, left, right, threshold)
+    for (a, b), similarity in zip(pairs, found, strict=True):
+        union = sets[a] | sets[b]
+        expected = len(sets[a] & sets[b]) / len(union) if union else 1.0
+        sizes = sorted([len(sets[a]), len(sets[b])])
+        assert similarity == expected or (similarity == 0 and sizes[0] < threshold * sizes[1])
 
 
 LENGTHS = [1, 4095, 4096, 4097, *range(8183, 8195), 12_289, 16_383, 16_384, 40_001]

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from starsmith import recipe
+from starsmith.corpus.components import component_roots
 from starsmith.corpus.store import disk_errors
 from starsmith.signals import minhash_kernels, shingle_kernels
 from starsmith.signals.near_duplicate_candidates import Candidates, Signed
@@ -31,7 +32,9 @@ from starsmith.signals.near_duplicate_signing import Shingles, distinct_sets, re
 
 SAFE_DEVIATIONS = 6
 VERIFYING_STEPS = 16
-_CANDIDATES = 1 << 12
+_PAIR_BYTES = 256
+"""So that a block ends even where all pairs are of the same few sets."""
+_CANDIDATES = 1 << 13
 """Compared by their signatures at a time: these are a few MB, and read once for all candidates among them."""
 
 
@@ -94,16 +97,24 @@ def verified(
 
 def _estimates(candidates: Candidates, signed: Signed, num_permutations: int) -> NDArray[np.float64]:
     positions, estimates = signed.positions, np.zeros(len(candidates.left), np.float64)
+    order = _by_component(candidates.left, candidates.right, len(positions))
     with signed.signatures.open("rb") as file:
-        for first in range(0, len(estimates), _CANDIDATES):
-            left, right = (positions[side[first : first + _CANDIDATES]] for side in candidates)
-            wanted, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+        for first in range(0, len(order), _CANDIDATES):
+            some = order[first : first + _CANDIDATES]
+            sides = positions[candidates.left[some]], positions[candidates.right[some]]
+            wanted, places = np.unique(np.concatenate(sides), return_inverse=True)
             rows = np.empty((len(wanted), num_permutations), np.uint32)
             for row, position in zip(rows, wanted.tolist(), strict=True):
                 os.preadv(file.fileno(), [row.data], position * rows.itemsize * num_permutations)
-            equal = minhash_kernels.agreements(rows, places[: len(left)], places[len(left) :])
-            estimates[first : first + len(left)] = equal / num_permutations
+            equal = minhash_kernels.agreements(rows, places[: len(some)], places[len(some) :])
+            estimates[some] = equal / num_permutations
     return estimates
+
+
+def _by_component(left: NDArray[np.int64], right: NDArray[np.int64], num_nodes: int) -> NDArray[np.int64]:
+    """(num_pairs,) an order of pairs in which what belongs to a node is read once, or nearly so: pairs of a
+    component stand together, and in it those with the same left side."""
+    return np.argsort(component_roots(left, right, num_nodes)[left], kind="stable")
 
 
 def _exact(
@@ -120,22 +131,30 @@ def _exact(
     open_pairs = candidates.only(unknown)
     with disk_errors(place):
         sets = _read_sets(ids, open_pairs, config, seed, sources, place, advance)
-    sizes = np.diff(sets.offsets)
-    found = [np.zeros(0)]
-    for pairs in np.array_split(np.arange(len(open_pairs.left)), VERIFYING_STEPS):
-        left, right = (
-            sets.numbers[np.searchsorted(sets.codes, side[pairs])] for side in (open_pairs.left, open_pairs.right)
-        )
-        touched = 8 * (sizes[left] + sizes[right]) + 2 * TOUCHED_BYTES
-        for block in blocks(touched):
-            similar = shingle_kernels.jaccards(
-                sets.shingles.values, sets.offsets, left[block], right[block], config.threshold
+    left, right = (sets.numbers[np.searchsorted(sets.codes, side)] for side in open_pairs)
+    order = _by_component(left, right, len(sets.numbers))
+    touched = _first_touched(left[order], right[order], np.diff(sets.offsets))
+    found = np.zeros(len(order))
+    for step in np.array_split(np.arange(len(order)), VERIFYING_STEPS):
+        for block in blocks(touched[step]):
+            some = order[step[block]]
+            found[some] = shingle_kernels.jaccards(
+                sets.shingles.values, sets.offsets, left[some], right[some], config.threshold
             )
-            found.append(similar)
             sets.shingles.release()
         advance()
-    similarities[unknown] = np.concatenate(found)
+    similarities[unknown] = found
     return similarities
+
+
+def _first_touched(
+    left: NDArray[np.int64], right: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(num_pairs,) the bytes of the sets that no pair before has, and some for the pair."""
+    sets, places = np.unique(np.column_stack([left, right]), return_index=True)
+    touched = np.full(len(left), _PAIR_BYTES)
+    np.add.at(touched, places // 2, 8 * sizes[sets] + TOUCHED_BYTES)
+    return touched
 
 
 def _known_similarities(candidates: Candidates, ids: pa.Array, known_pairs: Sequence[Path]) -> NDArray[np.float64]:
