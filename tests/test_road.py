@@ -198,7 +198,7 @@ def test_verify_finds_one_changed_byte(road: Path, tmp_path: Path) -> None:
     copied = tmp_path / "runs"
     shutil.copytree(road / "runs", copied, symlinks=True)
     assert starsmith(tmp_path, "verify", "--run", "runs/small").returncode == 0
-    place = next((copied / "store" / "policies" / "decisions").rglob("kept/*.parquet"))
+    place = plan.results(copied / "small")["policies/decisions"].parts("kept")[0]  # of this run, not of another
     data = bytearray(place.read_bytes())
     data[100] ^= 1
     place.write_bytes(data)
