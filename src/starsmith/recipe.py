@@ -295,8 +295,18 @@ class Tokenizer(Section):
     """Text the BPE is trained on, drawn by keyed hash of the content."""
 
 
+class MixturePart(Section):
+    """Documents that get a share of their own of the training rows."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    repositories: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Patterns (`*` for any text) of repository names; a document belongs to the first part that names it."""
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Of the rows of a batch, in the long run; documents of no part share what is left."""
+
+
 class Tokens(Section):
-    """How documents become training sequences (section 4.3; training.md's six defects are excluded)."""
+    """How documents become training sequences (section 4.3; the published code's defects are excluded)."""
 
     sequence_length: PositiveInt = 4_096
     fim_repository_rate: Fraction = 0.5
@@ -306,13 +316,30 @@ class Tokens(Section):
     document_mask: bool = True
     """Attention does not cross from one document of a sequence into the next."""
     streams: PositiveInt = 64
-    """Virtual streams: the unit of sharding; any world size that divides the batch sees the same batches."""
+    """Virtual streams, rounded up to a multiple of the batch: any world size that divides the batch sees the
+    same batches, and a share of the mixture is a share of the streams."""
+    mixture: tuple[MixturePart, ...] = ()
+    """Empty takes every document as often as every other, as the paper does (section 4.1)."""
+
+
+class Instructions(Section):
+    """Instruction data beside the documents, for fine-tuning; off without files."""
+
+    files: tuple[Path, ...] = ()
+    """JSON Lines: `instruction` and `response`, or `messages` with roles `user` and `assistant` in turn."""
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Of the rows of a batch, in the long run."""
+    system: str = ""
+    """Text before the first instruction."""
 
 
 class Model(Section):
     """A StarCoder2 shape (section 5.1). `preset` fills every key that is not given."""
 
     preset: Literal["tiny", "3b", "7b", "15b"] | None = None
+    start: Path | None = None
+    """A Hugging Face folder of a StarCoder2 to go on from: its weights, its tokenizer and its shape, of which
+    no key may be given then."""
     hidden_size: PositiveInt = 3072
     num_hidden_layers: PositiveInt = 30
     num_attention_heads: PositiveInt = 24
@@ -329,6 +356,15 @@ class Model(Section):
     def _fill_preset(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("preset") in PRESETS:
             return PRESETS[values["preset"]] | values
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_has_its_shape(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("start") is not None:
+            given = sorted(values.keys() - {"start"})
+            if given:
+                raise ValueError(f"start brings its own shape; leave out {', '.join(given)}")
         return values
 
     @model_validator(mode="after")
@@ -365,26 +401,86 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class Training(Section):
-    """AdamW with linear warm-up and cosine decay (section 5.2)."""
+class Lora(Section):
+    """Low-rank adaptation (Hu et al. 2021) instead of training every weight."""
+
+    rank: PositiveInt = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The update is scaled by alpha / rank."""
+    targets: Annotated[
+        tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj"], ...], Field(min_length=1)
+    ] = ("q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj")
+
+
+class Stage(Section):
+    """What the stages of training have in common: how long, how large the steps, at which rate."""
 
     steps: PositiveInt = 1_000
     batch_size: PositiveInt = 8
-    """Sequences a step."""
+    """Sequences a step, over all ranks."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     min_learning_rate: Annotated[float, Field(ge=0)] = 3e-5
     warmup_steps: Count = 1_000
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """Down a cosine after the warm-up (the paper), or warm-up, stable, decay: constant, then down linearly."""
+    decay_steps: Count | None = None
+    """The last steps, in which `wsd` decays; by default a fifth of all."""
+
+
+class Training(Stage):
+    """AdamW with linear warm-up and decay (section 5.2): the first stage, and what both stages share."""
+
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """On matrices only."""
     beta1: Fraction = 0.9
     beta2: Fraction = 0.95
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` computes in bfloat16 with weights, gradients' sums and optimiser in float32."""
+    moments: Literal["fp32", "bf16"] = "fp32"
+    """Of the optimiser's running means; bf16 halves them (a 7B on one 141 GB device needs it)."""
+    spike_sigma: Annotated[float, Field(ge=0)] = 6.0
+    """A step learns nothing when its loss or gradient norm is so many standard deviations above the mean of the
+    last `spike_window` steps; 0 lets every finite step learn."""
+    spike_window: Annotated[int, Field(ge=16)] = 128
+    lora: Lora | None = None
     checkpoint_steps: PositiveInt = 100
     """A killed run loses at most this many steps."""
     keep_checkpoints: PositiveInt = 2
+    keep_every: PositiveInt | None = None
+    """Also keep the checkpoints of steps that this divides."""
     validation_steps: PositiveInt = 100
     validation_sequences: PositiveInt = 16
+
+
+class LongContext(Stage):
+    """The second stage (section 5.2): the same corpus in longer sequences, under another base of RoPE. Everything
+    that is not named here is as in `training`."""
+
+    sequence_length: PositiveInt = 16_384
+    rope_theta: Annotated[float, Field(gt=0)] = 1_000_000.0
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-5
+    min_learning_rate: Annotated[float, Field(ge=0)] = 3e-6
+
+
+class Hardware(Section):
+    """How the machine is used: speed and memory, never what is learnt (but for the rounding of sums)."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""
+    micro_batch_size: PositiveInt | None = None
+    """Sequences in one pass forward and backward on one rank; by default all of the rank's."""
+    compile: bool = False
+    """torch.compile for each layer; pays on GPUs, needs a C compiler."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """What is computed again in the backward pass instead of kept: nothing, all but matrix products and
+    attention, or all of a layer."""
+    attention: Literal["auto", "reference", "varlen", "flex"] = "auto"
+    shard_group: PositiveInt | None = None
+    """Ranks that share one copy of weights and optimiser (HSDP); by default all of them (FSDP)."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files beside `metrics.jsonl`."""
 
 
 class Evaluation(Section):
@@ -438,8 +534,11 @@ class Recipe(Section):
     documents: Documents = Documents()
     tokenizer: Tokenizer = Tokenizer()
     tokens: Tokens = Tokens()
+    instructions: Instructions = Instructions()
     model: Model = Model()
     training: Training = Training()
+    long_context: LongContext | None = None
+    hardware: Hardware = Hardware()
     evaluation: Evaluation = Evaluation()
     release: Release = Release()
 
