@@ -9,17 +9,14 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from starsmith import __version__, doctor, plan, recipe, sources
 from starsmith.corpus import query
-from starsmith.corpus.engine import Progress as Report
 from starsmith.corpus.store import Result, write_atomically
 from starsmith.errors import InputError, StarsmithError
 from starsmith.inspection import diff, explain, receipts
@@ -27,6 +24,7 @@ from starsmith.policies import opt_out, opt_out_requests
 from starsmith.policies.decisions import Policy, evaluate
 from starsmith.signals import quality_classifier
 from starsmith.steps import data, learning
+from starsmith.terminal import Bars, err, out, print_json, print_plan
 
 app = typer.Typer(
     name="starsmith",
@@ -36,8 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console()
-err = Console(stderr=True)
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a TOML file.")]
 RunFolder = Annotated[
@@ -72,7 +68,7 @@ def plan_(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> 
     """Show a recipe's steps: what will run, and why."""
     planned = plan.make(recipe.load(recipe_file), to=to)
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "step": entry.step.name,
@@ -85,7 +81,7 @@ def plan_(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> 
             ]
         )
         return
-    _print_plan(planned)
+    print_plan(planned)
 
 
 @app.command()
@@ -97,7 +93,7 @@ def run(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> No
     if as_json:
         results = plan.execute(planned)
         ran = {entry.step.name for entry in pending}
-        _print_json(
+        print_json(
             [
                 {"step": name, "ran": name in ran, "folder": str(result.folder), "facts": result.facts}
                 for name, result in results.items()
@@ -133,7 +129,7 @@ def lock_(recipe_file: RecipeFile, as_json: AsJson = False) -> None:
         for spec in locked
     }
     if as_json:
-        _print_json(added)
+        print_json(added)
         return
     for place, names in added.items():
         out.print(f"{place}: {'added ' + ', '.join(names) if names else 'nothing to add'}", highlight=False)
@@ -150,7 +146,7 @@ def explain_(
     policy = Policy.from_recipe(plan.recipe_of(run_folder))
     explained = explain.explain(tables, target, functools.partial(evaluate, tables, policy))
     if as_json:
-        _print_json(explained.to_dict())
+        print_json(explained.to_dict())
     else:
         out.print(explain.render(explained))
 
@@ -164,7 +160,7 @@ def diff_(
     """Compare two runs: what was added or removed, and why."""
     difference = diff.diff(_judged_tables(old), _judged_tables(new))
     if as_json:
-        _print_json(difference.to_dict())
+        print_json(difference.to_dict())
     else:
         out.print(diff.render(difference))
 
@@ -190,7 +186,7 @@ def lineage_(
             if row.get(name):
                 row[name] = f"swh:1:cnt:{row[name]}"
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         if step is None:
@@ -214,7 +210,7 @@ def verify_(run_folder: RunFolder = QUICKSTART, as_json: AsJson = False) -> None
     faults = [fault for result in results.values() for fault in result.faults()]
     files = sum(len(result.manifest["files"]) for result in results.values())
     if as_json:
-        _print_json({"num_results": len(results), "num_files": files, "faults": faults})
+        print_json({"num_results": len(results), "num_files": files, "faults": faults})
         raise typer.Exit(1 if faults else 0)
     for fault in faults:
         out.print(f"damaged: {fault}", markup=False, highlight=False, soft_wrap=True)
@@ -250,7 +246,7 @@ def complete_(
     )
     [completion] = StarsmithBackend(folder).generate([request])
     if as_json:
-        _print_json({"prompt": prompt, **dataclasses.asdict(completion)})
+        print_json({"prompt": prompt, **dataclasses.asdict(completion)})
         return
     out.print(prompt + completion.text, markup=False, highlight=False, soft_wrap=True)
 
@@ -280,7 +276,7 @@ def opt_out_add(
     request, address = _read_request(request_file, author, title)
     added = opt_out_requests.add(list_file, request, reference=reference or address)
     if as_json:
-        _print_json(dataclasses.asdict(added))
+        print_json(dataclasses.asdict(added))
         return
     for words, targets in (("added", added.added), ("already on the list", added.known)):
         for target in targets:
@@ -315,7 +311,7 @@ def opt_out_receipt(
         data_ = json.dumps(receipt.to_dict(), indent=1, ensure_ascii=False, sort_keys=True).encode()
         write_atomically(destination, data_)
     if as_json:
-        _print_json(receipt.to_dict())
+        print_json(receipt.to_dict())
     else:
         out.print(Text(receipts.to_text(receipt)), soft_wrap=True)
 
@@ -355,7 +351,7 @@ def train_quality(
     trained = quality_classifier.train(values, wanted)
     write_atomically(destination, quality_classifier.to_json(trained).encode())
     if as_json:
-        _print_json({"classifier": str(destination), **dataclasses.asdict(trained)})
+        print_json({"classifier": str(destination), **dataclasses.asdict(trained)})
         return
     folds = ", ".join(f"{auc:.3f}" for auc in trained.auc_folds)
     out.print(f"{trained.num_positive} files of label 1, {trained.num_negative} of label 0", highlight=False)
@@ -368,7 +364,7 @@ def doctor_(as_json: AsJson = False) -> None:
     """Show what this machine can do."""
     found = doctor.examine()
     if as_json:
-        _print_json([dataclasses.asdict(finding) for finding in found])
+        print_json([dataclasses.asdict(finding) for finding in found])
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
         for finding in found:
@@ -392,70 +388,3 @@ def _step(run_folder: Path, name: str) -> Result:
             f"earlier run as {run_folder}@N"
         )
     return results[name]
-
-
-class Bars:
-    """A progress bar per running step; one line per finished step where there is no terminal."""
-
-    def __init__(self) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=out,
-            disable=not out.is_terminal,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "Bars":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def start(self, planned: plan.Planned) -> Report:
-        name = planned.step.group or planned.step.name
-        task = self._task = self._bars.add_task(name, total=None, note="")
-
-        def report(done: int, total: int, note: str = "", /) -> None:
-            self._bars.update(task, completed=done, total=total, note=note)
-
-        return report
-
-    def finish(self, planned: plan.Planned, timing: plan.Timing) -> None:
-        note = f"{timing.seconds:.1f} s, peak {timing.peak_memory_bytes / 1e6:,.0f} MB"
-        if self._task is not None:
-            done = self._bars.tasks[-1].total or 1
-            self._bars.update(self._task, completed=done, total=done, note=note)
-        if not out.is_terminal:
-            name = planned.step.group or planned.step.name
-            out.print(f"{name:<28} {note}", highlight=False, soft_wrap=True)
-
-
-def _print_plan(planned: plan.Plan) -> None:
-    table = Table("step", "will", "reads", "why", box=None, pad_edge=False)
-    groups: dict[str, list[plan.Planned]] = {}
-    for entry in planned.steps:
-        groups.setdefault(entry.step.group or entry.step.name, []).append(entry)
-    for name, entries in groups.items():
-        running = [entry for entry in entries if entry.runs]
-        if len(entries) == 1:
-            shown, will = entries[0].step.name, "run" if running else "reuse"
-        else:
-            shown = f"{name} ({len(entries)})"
-            will = f"run {len(running)}" if running else "reuse"
-        first = (running or entries)[0]
-        table.add_row(shown, will, first.step.reads if running else "-", first.reason)
-    out.print(table)
-    pending = planned.pending
-    if pending:
-        out.print(f"{len(pending)} of {len(planned.steps)} steps will run", highlight=False)
-    else:
-        out.print(f"nothing to do: all {len(planned.steps)} steps are up to date", highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
