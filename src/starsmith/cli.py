@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -41,6 +41,9 @@ RunFolder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 UpTo = Annotated[str | None, typer.Option("--to", metavar="STEP", help="Stop after this step.")]
+TrainingStage = Annotated[
+    Literal["training", "long_context"], typer.Option("--stage", help="Which stage's steps are meant.")
+]
 QUICKSTART = Path("runs/quickstart")
 
 
@@ -170,6 +173,7 @@ def lineage_(
     run_folder: RunFolder = QUICKSTART,
     step: Annotated[int | None, typer.Option("--step", help="What this training step saw.")] = None,
     swhid: Annotated[str | None, typer.Option("--swhid", help="Which steps saw this content or document.")] = None,
+    stage: TrainingStage = "training",
     as_json: AsJson = False,
 ) -> None:
     """Show what a training step saw, or who saw a SWHID."""
@@ -177,7 +181,7 @@ def lineage_(
 
     if (step is None) == (swhid is None):
         raise InputError("lineage needs one of --step N and --swhid SWHID")
-    trained = _step(run_folder, "training").folder
+    trained = _step(run_folder, stage).folder
     rows = (
         lineage.lineage(trained, step) if step is not None else lineage.steps_of(trained, str(swhid))
     ).to_pylist()
@@ -223,6 +227,7 @@ def verify_(run_folder: RunFolder = QUICKSTART, as_json: AsJson = False) -> None
 @app.command("complete")
 def complete_(
     prompt: Annotated[str, typer.Argument(help="The beginning of some code.")],
+    suffix: Annotated[str | None, typer.Option("--suffix", help="What follows the hole that is filled.")] = None,
     run_folder: RunFolder = QUICKSTART,
     model: Annotated[Path | None, typer.Option("--model", help="A Hugging Face folder instead of a run.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
@@ -230,7 +235,7 @@ def complete_(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Complete a prompt with a trained model."""
+    """Complete a prompt, or fill in the middle, with a trained model."""
     from starsmith.evaluation.backends import StarsmithBackend
     from starsmith.evaluation.contract import Request
 
@@ -239,6 +244,7 @@ def complete_(
         problem="prompt",
         before=("<file_sep>",),
         prompt=prompt,
+        suffix=suffix,
         stop=("<file_sep>", "<|endoftext|>"),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -246,9 +252,9 @@ def complete_(
     )
     [completion] = StarsmithBackend(folder).generate([request])
     if as_json:
-        print_json({"prompt": prompt, **dataclasses.asdict(completion)})
+        print_json({"prompt": prompt, "suffix": suffix, **dataclasses.asdict(completion)})
         return
-    out.print(prompt + completion.text, markup=False, highlight=False, soft_wrap=True)
+    out.print(prompt + completion.text + (suffix or ""), markup=False, highlight=False, soft_wrap=True)
 
 
 opt_out_app = typer.Typer(help="Take opt-out requests, and show what they removed.", no_args_is_help=True)

@@ -29,6 +29,8 @@ from starsmith.steps.step import Context, Earlier, Step
 _EARLIER_RESULTS = 4
 """Earlier results that an incremental step looks at: a run usually continues one of the last few."""
 
+_COMMIT_POLL_SECONDS = 0.2
+
 State = Literal["reused", "new", "changed", "unfinished"]
 
 
@@ -153,6 +155,36 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
                 results[planned.step.name] = kept.get(planned.step.name, planned.key)
         _write_view(plan, results)
     return results
+
+
+def train(plan: Plan, watcher: Watcher | None = None) -> None:
+    """Runs the training steps that are pending, on every rank of a launcher or in this process alone.
+
+    Rank 0 holds the store, commits and notes the run; the others work in its drafts, which must lie on storage that
+    all of them see.
+
+    Raises:
+        InputError: several ranks, and a step before training is pending: those are one process's work.
+    """
+    rank, size = int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+    before = [planned.step.name for planned in plan.pending if not planned.step.distributed]
+    if size > 1 and before:
+        last = next(planned for planned in reversed(plan.steps) if not planned.step.distributed)
+        raise InputError(
+            f"{len(before)} steps before training are not done ({', '.join(before[:3])}"
+            f"{', ...' if len(before) > 3 else ''}); run them in one process first: "
+            f"starsmith run RECIPE --to {last.step.name}"
+        )
+    if rank == 0:
+        execute(plan, watcher)
+        return
+    kept = store(plan.recipe)
+    for planned in plan.pending:
+        step = planned.step
+        inputs = {name: kept.get(name, key) for name, key in planned.input_keys.items()}
+        step.run(Context(inputs=inputs, draft=kept.draft(step.name, planned.key, shared=True), workers=1))
+        while kept.find(step.name, planned.key) is None:  # rank 0 commits; if it dies, the launcher ends us
+            time.sleep(_COMMIT_POLL_SECONDS)
 
 
 def results(run_folder: Path) -> dict[str, Result]:

@@ -114,10 +114,13 @@ class Result:
 class Draft:
     """A result being written. Finished parts survive a kill; `commit` makes the whole visible."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+        """`shared`: another process of the same run has opened the draft, and cleaned it up."""
         self.folder = folder
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        if shared:
+            return
         for leftover in folder.rglob(".*.tmp"):
             leftover.unlink()
         shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
@@ -199,8 +202,8 @@ class Store:
             raise InputError(f"no result of step {name} under {self.folder(name, key)}; run the recipe first")
         return result
 
-    def draft(self, name: str, key: str) -> Draft:
-        return Draft(self.folder(name, key))
+    def draft(self, name: str, key: str, *, shared: bool = False) -> Draft:
+        return Draft(self.folder(name, key), shared=shared)
 
     def latest(self, name: str, is_wanted: Callable[[Mapping[str, Any]], bool], limit: int) -> list[Result]:
         """Committed results of a step, the latest first.

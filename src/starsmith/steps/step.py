@@ -65,6 +65,8 @@ class Step:
     """Takes over what earlier results of the same step hold."""
     earlier_params: tuple[str, ...] | None = None
     """The parameters in which these must be equal; all, if None."""
+    distributed: bool = False
+    """Runs on every rank of a launcher."""
     group: str | None = None
     """Steps of one group are independent, picklable, and run side by side."""
 
