@@ -86,12 +86,38 @@ def test_reads_the_older_form_with_dropout_rates(make_model):
         ({"mlp_type": "gated"}, "mlp_type 'gated'"),
         ({"norm_type": "rms_norm"}, "norm_type 'rms_norm'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope_type 'yarn'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
         ({"head_dim": 7}, "head_dim"),
+        ({"hidden_size": "48"}, "hidden_size '48'; it must be of type int"),
+        ({"num_key_value_heads": None}, "num_key_value_heads None"),
+        ({"sliding_window": 8.5}, r"sliding_window 8.5; it must be of type int \| None"),
+        ({"use_bias": 1}, "use_bias 1; it must be of type bool"),
     ],
 )
 def test_refuses_what_it_would_compute_wrongly(change, message, make_model):
     with pytest.raises(InputError, match=message):
         Starcoder2Config.from_dict(make_model().config.to_dict() | change)
+
+
+def test_absent_keys_mean_what_they_mean_to_transformers(make_model):
+    transformers = pytest.importorskip("transformers")
+    values = make_model().config.to_dict()
+    absent = ("sliding_window", "rope_theta", "rope_parameters", "max_position_embeddings", "use_bias",
+              "tie_word_embeddings", "norm_epsilon", "initializer_range")  # fmt: skip
+    values = {name: value for name, value in values.items() if name not in absent}
+    theirs = transformers.Starcoder2Config(**{k: v for k, v in values.items() if k not in ("architectures",)})
+    ours = Starcoder2Config.from_dict(values)
+    assert ours == Starcoder2Config.from_dict(theirs.to_dict())
+    assert (ours.sliding_window, ours.rope_theta) == (None, 10_000.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [(49152, 0), (50256, 0), (None, 0), ([96, 97], 96), ([97, 5], 5), (3, 3)]
+)
+def test_end_ids_lie_in_the_vocabulary(given, read, make_model):
+    values = make_model().config.to_dict() | {"bos_token_id": given, "eos_token_id": given}
+    config = Starcoder2Config.from_dict(values)
+    assert (config.bos_token_id, config.eos_token_id) == (read, read)
 
 
 def test_names_missing_keys(make_model):

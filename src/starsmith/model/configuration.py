@@ -4,6 +4,9 @@ Source: the published `config.json` of the 3B, 7B and 15B ("StarCoder 2 and The 
 `transformers`' Starcoder2Config. What every published StarCoder2 has in common is fixed, not configurable:
 gelu (tanh form), LayerNorm with bias, a plain two-matrix MLP, no bias on the head. The published files name
 dropout rates of 0.1, which were not used in training; this model has none, reads such files and writes 0.
+
+Keys that a file leaves out mean what `transformers` takes for them (no window, RoPE's base 10,000), not our own
+defaults. Begin and end ids outside the vocabulary (49152 and 50256 have both been published) mean `<|endoftext|>`.
 """
 
 import dataclasses
@@ -80,8 +83,8 @@ class Starcoder2Config:
         Keys that do not shape the network (dtype, versions, dropout rates) are not looked at.
 
         Raises:
-            InputError: another kind of model, a missing key, or a StarCoder2 variant that is not published
-                (other activation, gated MLP, scaled RoPE, explicit head size).
+            InputError: another kind of model, a missing key, a value of the wrong kind, or a StarCoder2 variant
+                that is not published (other activation, gated MLP, scaled RoPE, explicit head size).
         """
         if values.get("model_type") != "starcoder2":
             kind = values.get("model_type")
@@ -90,11 +93,11 @@ class Starcoder2Config:
             if values.get(name, known) != known:
                 raise InputError(f"config.json has {name} {values[name]!r}; StarCoder2 has {known!r}")
         rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-        rope_type = rope.get("rope_type", "default")
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
         if rope_type != "default":
             raise InputError(f"config.json has rope_type {rope_type!r}; StarCoder2 has 'default'")
         known_keys = {field.name for field in dataclasses.fields(cls)}
-        given = {name: value for name, value in values.items() if name in known_keys}
+        given = _ABSENT | {name: value for name, value in values.items() if name in known_keys}
         if "rope_theta" in rope:
             given["rope_theta"] = rope["rope_theta"]
         if values.get("head_dim") is not None:
@@ -105,6 +108,13 @@ class Starcoder2Config:
         missing = [name for name in required if name not in given]
         if missing:
             raise InputError(f"config.json lacks {', '.join(missing)}")
+        for name in _IDS:
+            given[name] = _first_known(given.get(name), given["vocab_size"])
+        for field in dataclasses.fields(cls):
+            value = given.get(field.name, field.default)
+            if not _fits(value, field.type):
+                kind = getattr(field.type, "__name__", field.type)
+                raise InputError(f"config.json has {field.name} {value!r}; it must be of type {kind}")
         return cls(**given)
 
 
@@ -121,8 +131,23 @@ def num_parameters(config: Starcoder2Config) -> int:
     return embeddings + layers + 2 * hidden
 
 
+def _first_known(ids: Any, vocab_size: Any) -> int:
+    """The first id within the vocabulary; files hold an id, a list of them, or none."""
+    listed = ids if isinstance(ids, list) else [ids]
+    known = range(vocab_size) if isinstance(vocab_size, int) else ()
+    return next((number for number in listed if number in known), 0)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
 _COUNTS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "max_position_embeddings",
 )  # fmt: skip
 _FIXED = {"hidden_act": "gelu_pytorch_tanh", "mlp_type": "default", "norm_type": "layer_norm"}
+_IDS = ("bos_token_id", "eos_token_id")
+_ABSENT = {"max_position_embeddings": 4_096, "sliding_window": None, "rope_theta": 10_000.0}
