@@ -52,7 +52,8 @@ def make_folder(folder: Path, special: list[str] = SPECIAL) -> Path:
         sliding_window=8,
         initializer_range=0.3,
     )
-    huggingface.export(Starcoder2(config), config, [folder / "tokenizer.json"], folder / "model")
+    weights = Starcoder2(config).named_parameters()
+    huggingface.export(weights, config, [folder / "tokenizer.json"], folder / "model")
     return folder / "model"
 
 

@@ -90,6 +90,7 @@ def test_documents_become_a_model_with_a_paper_trail(shard_folder, tmp_path):
             assert row["content_id"] == known["files"][0]["content_id"]
             assert step in steps_of(tmp_path / "killed", row["released_id"])["step"].to_pylist()
 
-    export(trained.model, trained.model.config, [shard_folder / "tokenizer.json"], tmp_path / "model")
+    weights = trained.model.named_parameters()
+    export(weights, trained.model.config, [shard_folder / "tokenizer.json"], tmp_path / "model")
     again, _ = load(tmp_path / "model")
     assert all((value == again.state_dict()[name]).all() for name, value in trained.model.state_dict().items())

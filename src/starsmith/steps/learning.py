@@ -141,7 +141,7 @@ def _train(recipe: Recipe, context: Context) -> Facts:
         seed=recipe.run.seed,
         progress=context.progress,
     )
-    huggingface.export(trained.model, config, [], folder / WEIGHTS, overwrite=True)
+    huggingface.export(trained.model.named_parameters(), config, [], folder / WEIGHTS, overwrite=True)
     shutil.rmtree(folder / checkpoint.FOLDER)  # a committed training never resumes
     return {
         "steps": trained.steps,
@@ -157,9 +157,11 @@ def _export(context: Context) -> Facts:
     from starsmith.model.configuration import num_parameters
 
     context.draft.clear()
-    model, config = huggingface.load(context.inputs["training"].folder / WEIGHTS)
+    source = context.inputs["training"].folder / WEIGHTS
+    config = huggingface.read_config(source)
     files = sorted((context.inputs["tokenizer"].folder / TOKENIZER).iterdir())
-    huggingface.export(model, config, files, context.draft.folder / MODEL)
+    weights = huggingface.read_weights(source, config)
+    huggingface.export(weights, config, files, context.draft.folder / MODEL)
     return {"num_parameters": num_parameters(config), "config": config.to_dict()}
 
 
