@@ -231,7 +231,7 @@ def test_defect_2_fim_after_the_window_was_cut_loses_tokens(
     config = recipe.Tokens(
         sequence_length=16, streams=1, fim_repository_rate=1.0, fim_file_rate=1.0, fim_split=mode
     )
-    loader = Loader(shard_folder, config, seed=1, batch_size=4, metadata_probability=0.0)
+    loader = Loader(shard_folder, config, seed=1, batch_size=1, metadata_probability=0.0)
     stream: list[int] = []
     training = [document for document in documents if document["split"] == "train"]
     while stream.count(END_OF_TEXT_ID) < len(training):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from token_documents import SOURCES, make_document
 from starsmith import recipe
 from starsmith.documents.special_tokens import END_OF_TEXT_ID, FILE_SEP_ID, FIM_PREFIX_ID, REPO_NAME_ID
 from starsmith.errors import InputError
-from starsmith.tokens.loader import Batch, Loader
+from starsmith.tokens.loader import Batch, Loader, global_digest, merge_states
 from starsmith.tokens.tokenizer import Tokenizer
 
 
@@ -103,18 +105,30 @@ def test_rows_of_a_stream_overlap_by_one_token(shard_folder: Path) -> None:
 
 def test_rows_come_from_the_stated_streams(shard_folder: Path) -> None:
     """Row r of step t is the next row of stream (t * B + r) mod S, whatever the batch size."""
-    by_stream = open_loader(shard_folder, batch_size=6)
+    config = {"streams": 12}
+    by_stream = open_loader(shard_folder, batch_size=6, config=config)
     rows = [row for _ in range(7) for row in by_stream.next_batch().tokens]
-    other = open_loader(shard_folder, batch_size=4)
+    other = open_loader(shard_folder, batch_size=4, config=config)
     np.testing.assert_array_equal(np.concatenate([other.next_batch().tokens for _ in range(10)]), rows[:40])
 
 
+ARRAYS = ("tokens", "loss_mask", "documents", "positions", "epochs")
+
+
 def equal(one: Batch, two: Batch) -> bool:
-    arrays = all(
-        np.array_equal(getattr(one, name), getattr(two, name))
-        for name in ("tokens", "loss_mask", "documents", "positions", "epochs")
-    )
-    return arrays and (one.step, one.digest, one.spans) == (two.step, two.digest, two.spans)
+    arrays = all(np.array_equal(getattr(one, name), getattr(two, name)) for name in ARRAYS)
+    return arrays and one.spans.equals(two.spans) and (one.step, one.digest) == (two.step, two.digest)
+
+
+def check_ranks(batches: list[Batch], whole: Batch) -> None:
+    """The ranks' rows are the global batch, each row on one rank."""
+    assert [row for batch in batches for row in batch.rows] == list(whole.rows)
+    assert global_digest([digest for batch in batches for digest in batch.row_digests]) == whole.digest
+    for name in ARRAYS:
+        np.testing.assert_array_equal(
+            np.concatenate([getattr(batch, name) for batch in batches]), getattr(whole, name)
+        )
+    assert pa.concat_tables([batch.spans for batch in batches]).combine_chunks().equals(whole.spans)
 
 
 @settings(max_examples=10, deadline=None)
@@ -137,16 +151,9 @@ def test_world_size_and_interruptions_change_nothing(shard_folder: Path, data: s
             if state is not None:
                 loader.load_state(json.loads(state))
         for number in range(step, stop):
-            batches = [loader.next_batch() for loader in ranks]
-            assert {batch.digest for batch in batches} == {expected[number].digest}
-            assert all(batch.spans == expected[number].spans for batch in batches)
-            assert [row for batch in batches for row in batch.rows] == list(range(8))
-            for name in ("tokens", "loss_mask", "documents", "positions", "epochs"):
-                whole = np.concatenate([getattr(batch, name) for batch in batches])
-                np.testing.assert_array_equal(whole, getattr(expected[number], name))
-        states = {json.dumps(loader.state()) for loader in ranks}
-        assert len(states) == 1
-        state = states.pop()
+            check_ranks([loader.next_batch() for loader in ranks], expected[number])
+        states = [json.loads(json.dumps(loader.state())) for loader in ranks]
+        state = json.dumps(merge_states(data.draw(st.permutations(states))))
         step = stop
     assert len({batch.digest for batch in expected}) == num_steps
 
@@ -177,7 +184,7 @@ def test_state_is_a_handful_of_integers_per_stream(shard_folder: Path) -> None:
         loader.next_batch()
     state = json.loads(json.dumps(loader.state()))
     assert state["step"] == loader.step == 25
-    assert len(state["streams"]) == 6
+    assert [number for number, *_ in state["streams"]] == list(range(8))
     assert all(
         len(cursor) == 4 and all(isinstance(number, int) for number in cursor) for cursor in state["streams"]
     )
@@ -210,9 +217,10 @@ def test_a_state_of_other_shards_is_refused(shard_folder: Path, write_folder: Ca
     "damage",
     [
         {"streams": [[0, 0, 0, 0]]},
-        {"streams": [[0, 0, 0]] * 5 + [[0, "x", 0, 0]]},
-        {"streams": [[0, 0, 0, 0]] * 5 + [[0, 99, 0, 0]]},
-        {"streams": [[0, 0, 0, 0]] * 5 + [[0, -1, 0, 0]]},
+        {"streams": [[number, 0, 0, 0] for number in range(7)]},
+        {"streams": [[number, 0, 0] for number in range(7)] + [[7, "x", 0, 0]]},
+        {"streams": [[number, 1, 0, 0] for number in range(7)] + [[7, -1, 0, 0]]},
+        {"streams": [[number, 1, 0, 0] for number in range(7)] + [[7]]},
         {"streams": None},
         {"step": -1},
         {"step": None},
@@ -230,11 +238,11 @@ def test_a_damaged_state_is_refused_and_changes_nothing(shard_folder: Path, dama
     assert loader.state() == state
 
 
-@pytest.mark.parametrize("cursor", [[0, 0, 99, 0], [0, 0, 1, 10**6]])
+@pytest.mark.parametrize("cursor", [[0, 99, 0], [0, 1, 10**6]])
 def test_a_place_that_no_document_has_is_refused_when_it_is_read(shard_folder: Path, cursor: list[int]) -> None:
     loader = open_loader(shard_folder)
     state = loader.state()
-    loader.load_state(state | {"streams": [cursor] * 6})
+    loader.load_state(state | {"streams": [[number, *cursor] for number in range(8)]})
     with pytest.raises(InputError, match="the loader state is damaged"):
         loader.next_batch()
 
@@ -248,26 +256,26 @@ def test_spans_tile_each_row_and_name_their_source(
     for _ in range(20):
         batch = loader.next_batch()
         for row in range(8):
-            spans = [span for span in batch.spans if span.row == row]
-            assert [span.start for span in spans] == [0, *[span.end for span in spans[:-1]]]
-            assert spans[-1].end == 33
-            assert spans[0].epoch == batch.epochs[row]
+            spans = [span for span in batch.spans.to_pylist() if span["row"] == row]
+            assert [span["start"] for span in spans] == [0, *[span["end"] for span in spans[:-1]]]
+            assert spans[-1]["end"] == 33
+            assert spans[0]["epoch"] == batch.epochs[row]
             for span in spans:
-                ids = batch.tokens[row, span.start : span.end]
-                document = by_id[span.document_id]
-                assert span.repo_name == document["repo_name"]
-                assert (span.kind == "special") == bool((ids < 34).any()) == bool((ids < 34).all())
+                ids = batch.tokens[row, span["start"] : span["end"]]
+                document = by_id[span["document_id"]]
+                assert span["repo_name"] == document["repo_name"]
+                assert (span["kind"] == "special") == bool((ids < 34).any()) == bool((ids < 34).all())
                 assert END_OF_TEXT_ID not in ids[:-1]  # what follows an end is another document's
                 piece = tokenizer.decode(ids)
-                if span.kind in ("special", "repo_name"):
-                    assert (span.file_id, span.content_id, span.released_id, span.path) == (None, None, None, "")
-                    assert span.kind == "special" or piece in document["repo_name"].encode()
+                if span["kind"] in ("special", "repo_name"):
+                    assert (span["content_id"], span["released_id"], span["path"]) == (None, None, "")
+                    assert (span["license_type"], span["detected_licenses"]) == ("", [])
+                    assert span["kind"] == "special" or piece in document["repo_name"].encode()
                     continue
-                [file] = [file for file in document["files"] if file["file_id"] == span.file_id]
-                for key in ("content_id", "released_id", "path", "license_type"):
-                    assert getattr(span, key) == file[key]
-                assert list(span.detected_licenses) == file["detected_licenses"]
-                source = file["text"] if span.kind == "code" else file["path"] + "\n"
+                [file] = [file for file in document["files"] if file["path"] == span["path"]]
+                for key in ("content_id", "released_id", "license_type", "detected_licenses"):
+                    assert span[key] == file[key]
+                source = file["text"] if span["kind"] == "code" else file["path"] + "\n"
                 assert piece in (source + source).encode()  # SPM joins prefix and middle, in order
 
 
@@ -308,23 +316,32 @@ def test_epochs_follow_and_differ(shard_folder: Path) -> None:
     tokens: dict[int, list[int]] = {}
     while len(epochs) < 4:
         batch = loader.next_batch()
-        for span in batch.spans:
-            epochs.setdefault(span.epoch, [])
-            if span.document_id not in epochs[span.epoch][-1:]:
-                epochs[span.epoch].append(span.document_id)
-            tokens.setdefault(span.epoch, []).extend(batch.tokens[0, span.start : min(span.end, 32)].tolist())
+        for span in batch.spans.to_pylist():
+            epochs.setdefault(span["epoch"], [])
+            if span["document_id"] not in epochs[span["epoch"]][-1:]:
+                epochs[span["epoch"]].append(span["document_id"])
+            shown = batch.tokens[0, span["start"] : min(span["end"], 32)]
+            tokens.setdefault(span["epoch"], []).extend(shown.tolist())
     orders = [epochs[epoch] for epoch in range(3)]
     assert len({tuple(order) for order in orders}) == 3
     assert all(sorted(order) == sorted(orders[0]) and len(order) == 11 for order in orders)
     assert len({tuple(tokens[epoch]) for epoch in range(3)}) == 3
 
 
-def test_more_streams_than_documents(write_folder: Callable[..., Path]) -> None:
-    folder = write_folder([make_document("only", ["x = 1\n" * 20])])
-    loader = open_loader(folder, batch_size=3, config={"streams": 64})
-    assert len(loader.state()["streams"]) == 1
-    for _ in range(10):
-        loader.next_batch()
+@pytest.mark.parametrize("num_documents", [1, 2, 5])
+def test_more_streams_than_documents(write_folder: Callable[..., Path], num_documents: int) -> None:
+    """Streams then stand in different epochs of the same documents, and every epoch is shown once."""
+    folder = write_folder([make_document(f"r{number}", ["x = 1\n" * 20]) for number in range(num_documents)])
+    loader = open_loader(folder, batch_size=3, metadata_probability=0.0, config=NO_FIM | {"streams": 10})
+    assert loader.num_streams == 12
+    starts: Counter[tuple[str, int]] = Counter()
+    for _ in range(40):
+        batch = loader.next_batch()
+        for span in batch.spans.to_pylist():
+            if batch.tokens[span["row"], span["start"]] == FILE_SEP_ID and span["start"]:
+                starts[span["document_id"], span["epoch"]] += 1
+    assert set(starts.values()) == {1}
+    assert len(starts) > 12
 
 
 def test_shares_of_tokens_follow_the_corpus_and_not_the_streams(write_folder: Callable[..., Path]) -> None:
@@ -335,8 +352,10 @@ def test_shares_of_tokens_follow_the_corpus_and_not_the_streams(write_folder: Ca
     loader = open_loader(folder, batch_size=4, config=NO_FIM | {"streams": 4}, metadata_probability=0.0)
     seen: Counter[str] = Counter()
     for _ in range(1500):
-        for span in loader.next_batch().spans:
-            seen[span.repo_name] += span.end - span.start
+        spans = loader.next_batch().spans
+        lengths = pc.subtract(spans["end"], spans["start"]).to_pylist()
+        for name, length in zip(spans["repo_name"].to_pylist(), lengths, strict=True):
+            seen[name] += length
     in_corpus = {
         document.repo_name: 2 + sum(len(file.text_tokens) for file in document.files)
         for document in (loader.shards.document("train", number) for number in range(4))
@@ -359,7 +378,7 @@ def test_an_empty_split_is_an_error_when_a_batch_is_asked_for(write_folder: Call
         loader.next_batch()
     assert len(loader.sequences("validation", 2).tokens) == 1
     assert loader.sequences("train", 2).tokens.shape == (0, 33)
-    assert loader.sequences("train", 2).spans == []
+    assert len(loader.sequences("train", 2).spans) == 0
 
 
 def test_validation_sequences_are_fixed_plain_and_measured_once(
@@ -373,7 +392,7 @@ def test_validation_sequences_are_fixed_plain_and_measured_once(
     assert equal(loader.sequences("validation", 3), first)
     assert loader.state() == state
     held_out = {document["document_id"] for document in documents if document["split"] == "validation"}
-    assert {span.document_id for span in first.spans} == held_out  # rows start in different documents
+    assert set(first.spans["document_id"].to_pylist()) == held_out  # rows start in different documents
     assert not (first.tokens == FIM_PREFIX_ID).any()
     everything = loader.sequences("validation", 10_000)
     assert 30 < len(everything.tokens) < 10_000

@@ -4,12 +4,14 @@ import hashlib
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from starsmith.errors import InputError
 from starsmith.model.configuration import Starcoder2Config
 from starsmith.recipe import Training
+from starsmith.tokens.packing import SPANS
 
 VOCAB, LENGTH = 64, 48
 
@@ -48,7 +50,7 @@ class FakeLoader:
             loss_mask=loss_mask,
             documents=np.array([row[1] for row in rows], dtype=np.int32),
             positions=np.array([row[2] for row in rows], dtype=np.int32),
-            spans=[span for row in rows for span in row[3]],
+            spans=pa.Table.from_pylist([span for row in rows for span in row[3]], schema=SPANS),
             digest=hashlib.sha256(tokens.tobytes()).hexdigest()[:16],
         )
 
@@ -78,13 +80,14 @@ class FakeLoader:
 
 
 def span_of(row, start, end, *, file, document):
-    content = None if file is None else f"{file:040x}"
-    return SimpleNamespace(
-        row=row, start=start, end=end, kind="special" if file is None else "code", epoch=0,
-        document_id=f"{document:039x}d", repo_name=f"repo{document}", content_id=content,
-        released_id=None if file is None else f"{file + 10**6:040x}", path="" if file is None else f"/f{file}.py",
-        license_type="" if file is None else "permissive", detected_licenses=() if file is None else ("MIT",),
-    )  # fmt: skip
+    described = {"row": row, "start": start, "end": end, "epoch": 0, "document_id": f"{document:039x}d",
+                 "repo_name": f"repo{document}"}  # fmt: skip
+    if file is None:
+        return {**described, "kind": "special", "path": "", "license_type": "", "detected_licenses": []}
+    return {
+        **described, "kind": "code", "content_id": f"{file:040x}", "released_id": f"{file + 10**6:040x}",
+        "path": f"/f{file}.py", "license_type": "permissive", "detected_licenses": ["MIT"],
+    }  # fmt: skip
 
 
 MODEL = Starcoder2Config(

@@ -1,39 +1,48 @@
 """The loader: batches that depend on the recipe and the shards, and on nothing else.
 
-A fixed number S of virtual streams carries the documents. Row r of the global batch of step t comes from stream
-(t*B + r) mod S, so what is trained at a step does not depend on how many ranks share the work. The state is four
-small integers per stream and the step; it can be taken up at another world size, and resuming reads no more than
-the file a stream stands in. A state of other shards or other settings is refused.
+A fixed number S of virtual streams carries the documents: the smallest multiple of the batch size B that is at
+least what the recipe asks for. Row r of the global batch of step t comes from stream (t*B + r) mod S. So a row's
+place in the batch decides which streams it is ever read from; a rank owns the streams of its rows for a whole run
+and assembles nothing else, and what is trained at a step does not depend on how many ranks share the work.
 
-Every rank assembles the whole global batch and keeps its rows. The price is the work of assembling on every rank;
-the gain is that each rank knows the global digest, the global lineage and the complete state without any exchange.
+The state of a rank is three small integers per stream of its own, and the step. The states of all ranks together
+(`merge_states`) are taken up at any world size that divides the batch, and resuming reads no more than the files
+in which streams stand. A state of other shards or other settings is refused.
 
-With fewer documents than streams, S is the number of documents.
+Every row has a digest, and `global_digest` of all rows in order is that of the step: equal on every world size.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from functools import lru_cache
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from starsmith import recipe
 from starsmith.errors import InputError
-from starsmith.tokens.keyed_random import Permutation
-from starsmith.tokens.packing import Cursor, Row, Span, Stream, pack
-from starsmith.tokens.rendering import RenderedDocument, Rendering
+from starsmith.tokens import mixture
+from starsmith.tokens.keyed_random import Identity, Permutation
+from starsmith.tokens.packing import Cursor, Row, Stream, pack, spans
+from starsmith.tokens.rendering import Rendered, RenderedDocument, RenderedExample, Rendering
 from starsmith.tokens.shards import Shards, Split
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+INSTRUCTIONS = "instructions"
+"""The part of the mixture that is instruction data."""
+REST = "rest"
+"""The documents that no part of the mixture names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The rows of one rank, with the lineage of the whole global batch. Legend: B rows here, T inputs."""
+    """The rows of one rank. Legend: B rows here, T inputs."""
 
     step: int
     rows: range
@@ -48,10 +57,44 @@ class Batch:
     """(B, T): position within the document's part in this row; 0 to T-1 without document mask."""
     epochs: NDArray[np.int64]
     """(B,): the epoch of each row's first token."""
-    spans: list[Span]
-    """Tile every row of the *global* batch; `row` counts in it."""
-    digest: str
-    """BLAKE2b of the global batch's tokens: equal digests are equal steps."""
+    spans: pa.Table
+    """`packing.SPANS`: they tile these rows, whose numbers are those in the global batch."""
+    row_digests: tuple[bytes, ...]
+    """Of each row's tokens and of which of them are trained."""
+
+    @property
+    def digest(self) -> str:
+        """Of these rows; on one rank, of the step."""
+        return global_digest(self.row_digests)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """Documents that share streams, in one endless sequence of epochs."""
+
+    name: str
+    share: float
+    """Of the rows; 0 when the shares of the others leave nothing."""
+    num_documents: int
+    num_streams: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Source:
+    """The documents of a part: numbers in the split of their shards, and how one is shown in an epoch."""
+
+    share: float
+    documents: Sequence[int] | NDArray[np.int64]
+    identity: tuple[Identity, ...]
+    """Keys the order of its epochs."""
+    show: Callable[[int, int], Rendered]
+    """The document with a number, in an epoch."""
+
+    def open(self, place: int) -> Rendered:
+        """The document at a place of the endless sequence."""
+        epoch, position = divmod(place, len(self.documents))
+        order = Permutation(len(self.documents), *self.identity, epoch)
+        return self.show(int(self.documents[order[position]]), epoch)
 
 
 class Loader:
@@ -65,6 +108,8 @@ class Loader:
         seed: int,
         batch_size: int,
         metadata_probability: float,
+        instructions: Path | None = None,
+        instructions_share: float = 0.0,
         split: Split = "train",
         rank: int = 0,
         world_size: int = 1,
@@ -72,18 +117,20 @@ class Loader:
     ) -> None:
         """
         Args:
-            folder: token shards.
-            config: length of sequences, FIM, streams.
+            folder: shards of documents.
+            config: length of sequences, FIM, streams, mixture.
             seed: the root of all draws.
             batch_size: rows of the global batch, over all ranks.
             metadata_probability: how often a document shows its repository's name and paths.
+            instructions: shards of instruction data.
+            instructions_share: of the rows, that instruction data gets.
             split: train or validation.
-            rank: which part of each batch this process keeps.
+            rank: which rows of each batch this process assembles.
             world_size: how many ranks there are; must divide `batch_size`.
             verify: compare the digests of the shards first.
 
         Raises:
-            InputError: bad shards, or a batch that the ranks cannot share.
+            InputError: bad shards, a mixture that cannot be made of them, or a batch that the ranks cannot share.
         """
         if batch_size < 1 or world_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
             raise InputError(
@@ -91,16 +138,20 @@ class Loader:
                 "be a multiple of the number of ranks, and the rank below it"
             )
         self.shards = Shards(folder, verify=verify)
+        self.examples = _open_examples(instructions, instructions_share, self.shards, verify=verify)
         self._config = config
         self._seed = seed
         self._batch_size = batch_size
         self._metadata_probability = metadata_probability
+        self._instructions_share = instructions_share
         self._split: Split = split
         rows_per_rank = batch_size // world_size
         self._rows = range(rank * rows_per_rank, (rank + 1) * rows_per_rank)
         self._step = 0
-        num_streams = min(config.streams, self.shards.num_documents(split))
-        self._streams = self._open_streams(split, num_streams, fim=True)
+        self.num_streams = -(-config.streams // batch_size) * batch_size
+        self.parts, self._streams = self._deal(self._sources())
+        self.wait_seconds = 0.0
+        """How long the last batch kept its caller waiting."""
 
     @property
     def vocab_size(self) -> int:
@@ -117,82 +168,104 @@ class Loader:
         Raises:
             InputError: the split has no documents.
         """
-        if not self._streams:
-            raise InputError(
-                f"the {self._split} split has no documents: widen the sources or the filters, or change "
-                "documents.validation_fraction"
-            )
-        step, num_streams = self._step, len(self._streams)
-        streams = (self._streams[(step * self._batch_size + row) % num_streams] for row in range(self._batch_size))
-        rows = [self._read_row(stream) for stream in streams]
+        started = time.perf_counter()
+        rows = [self._read_row(stream) for stream in self._streams_of_step()]
+        batch = _batch(rows, step=self._step, numbers=self._rows, length=self._config.sequence_length)
         self._step += 1
-        return _batch(rows, step=step, keep=self._rows, length=self._config.sequence_length)
+        self.wait_seconds = time.perf_counter() - started
+        return batch
+
+    def skip(self, num_batches: int) -> None:
+        """Goes on as if so many batches had been read."""
+        for _ in range(num_batches):
+            for stream in self._streams_of_step():
+                stream.read(self._config.sequence_length + 1)
+            self._step += 1
 
     def sequences(self, split: Split = "validation", num: int = 16) -> Batch:
-        """A fixed batch for measuring the loss: plain text without FIM, the same on every call and rank.
+        """A fixed batch for measuring the loss: plain documents without FIM, the same on every call and rank.
 
         The rows start in `num` different documents where there are as many. No text is measured twice: where a
         small split comes to its end the rest of the row is left out of the loss, and there may be fewer rows
         than asked for; none, if the split has no documents.
         """
-        streams = self._open_streams(split, min(num, self.shards.num_documents(split)), fim=False)
-        rows = []
+        source = self._natural(split, fim=False)
+        num_streams = min(num, len(source.documents))
+        streams = [
+            Stream(number, first=number, every=num_streams, open_document=source.open)
+            for number in range(num_streams)
+        ]
+        rows: list[Row] = []
         for number in range(num):
-            if all(stream.cursor.epoch for stream in streams):
+            if all(stream.epoch for stream in streams):
                 break
-            row = self._read_row(streams[number % len(streams)])
+            row = self._read_row(streams[number % num_streams])
             once = row.loss_mask & (row.epochs[1:] == 0)
             if once.any():
-                rows.append(dataclasses.replace(row, loss_mask=once))
-        return _batch(rows, step=0, keep=range(len(rows)), length=self._config.sequence_length)
+                rows.append(row._replace(loss_mask=once))
+        return _batch(rows, step=0, numbers=range(len(rows)), length=self._config.sequence_length)
 
     def state(self) -> dict[str, Any]:
-        """Where every stream stands, fit for JSON; the same on every rank."""
-        settings = self._settings()
+        """Where this rank's streams stand, fit for JSON; `merge_states` makes one of all ranks'."""
         return {
             "version": STATE_VERSION,
             "step": self._step,
-            "streams": [list(stream.cursor) for stream in self._streams],
-            "fingerprint": _fingerprint(settings),
-            "settings": settings,
+            "streams": [[number, *self._streams[number].cursor] for number in sorted(self._streams)],
+            "fingerprint": self._fingerprint,
+            "settings": self._settings,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continues from a state, of any rank and world size.
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from the merged state of all ranks, of any world size.
 
         Raises:
             InputError: the state belongs to other shards or settings, or is damaged; the loader is unchanged.
         """
-        settings = self._settings()
-        if state.get("version") != STATE_VERSION or state.get("fingerprint") != _fingerprint(settings):
+        if state.get("version") != STATE_VERSION or state.get("fingerprint") != self._fingerprint:
             raise InputError(
-                f"the loader state does not fit: {_difference(state.get('settings'), settings)}. Continue with "
+                f"the loader state does not fit: {_difference(state, self._settings)}. Continue with "
                 "the settings and shards of the checkpoint, or start a new run."
             )
         try:
             step = int(state["step"])
-            cursors = [Cursor(*map(int, cursor)) for cursor in state["streams"]]
+            cursors = {
+                int(number): Cursor(int(visit), int(piece), int(offset))
+                for number, visit, piece, offset in state["streams"]
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"the loader state is damaged: {error}") from None
-        if len(cursors) != len(self._streams) or step < 0:
-            raise InputError(f"the loader state is damaged: {len(cursors)} streams, must be {len(self._streams)}")
-        before = [stream.cursor for stream in self._streams]
+        if step < 0 or not self._streams.keys() <= cursors.keys():
+            raise InputError(
+                f"the loader state is damaged: step {step}, {len(cursors)} streams of {self.num_streams}; it must "
+                "hold those of all ranks"
+            )
+        before = {number: stream.cursor for number, stream in self._streams.items()}
         try:
-            for stream, cursor in zip(self._streams, cursors, strict=True):
-                stream.cursor = cursor
+            for number, stream in self._streams.items():
+                stream.cursor = cursors[number]
         except InputError:
-            for stream, cursor in zip(self._streams, before, strict=True):
-                stream.cursor = cursor
+            for number, cursor in before.items():
+                self._streams[number].cursor = cursor
             raise
         self._step = step
+
+    def _streams_of_step(self) -> list[Stream]:
+        """Those of this rank's rows."""
+        if not self._streams:
+            raise InputError(
+                f"the {self._split} split has no documents: widen the sources or the filters, or change "
+                "documents.validation_fraction"
+            )
+        first = self._step * self._batch_size
+        return [self._streams[(first + row) % self.num_streams] for row in self._rows]
 
     def _read_row(self, stream: Stream) -> Row:
         fragments = stream.read(self._config.sequence_length + 1)
         return pack(fragments, document_mask=self._config.document_mask)
 
-    def _open_streams(self, split: Split, num_streams: int, *, fim: bool) -> list[Stream]:
+    def _natural(self, split: Split, *, fim: bool) -> _Source:
+        """Every document of a split as often as every other."""
         config = self._config
-        num_documents = self.shards.num_documents(split)
         rendering = Rendering(
             seed=self._seed,
             metadata_probability=self._metadata_probability,
@@ -202,28 +275,91 @@ class Loader:
             fim_split=config.fim_split,
         )
 
-        @lru_cache(maxsize=16)
-        def permutation(epoch: int) -> Permutation:
-            return Permutation(num_documents, self._seed, "permutation", split, epoch)
-
-        def render(number: int, epoch: int) -> RenderedDocument:
+        def show(number: int, epoch: int) -> Rendered:
             return RenderedDocument(self.shards.document(split, number), epoch, rendering, self.shards.tokenizer)
 
-        return [
-            Stream(
-                number,
-                num_streams=num_streams,
-                num_documents=num_documents,
-                permutation=permutation,
-                render=render,
-            )
-            for number in range(num_streams)
-        ]
+        documents = range(self.shards.num_documents(split))
+        return _Source(1.0, documents, (self._seed, "permutation", split), show)
 
+    def _sources(self) -> dict[str, _Source]:
+        """The parts of the mixture by name, those without a share included."""
+        natural = self._natural(self._split, fim=True)
+        parts = self._config.mixture
+        shares = {part.name: part.share for part in parts}
+        rest = 1.0 - sum(shares.values()) - self._instructions_share
+        if len(shares) < len(parts) or shares.keys() & {INSTRUCTIONS, REST} or rest < -1e-9:
+            given = ", ".join(f"{part.name} {part.share:g}" for part in parts)
+            raise InputError(
+                f"the shares of the mixture ({given}) and of instructions ({self._instructions_share:g}) must add "
+                f"up to at most 1, and names differ from each other and from {INSTRUCTIONS!r} and {REST!r}"
+            )
+        found: dict[str, _Source] = {}
+        if parts:
+            owners = mixture.part_of(self.shards.repo_names(self._split), parts)
+            for number, name in enumerate(shares):
+                found[name] = dataclasses.replace(
+                    natural,
+                    share=shares[name],
+                    documents=np.flatnonzero(owners == number),
+                    identity=(*natural.identity, name),
+                )
+            natural = dataclasses.replace(natural, documents=np.flatnonzero(owners == len(parts)))
+        if self.examples is not None:
+            examples, split = self.examples, self._split
+
+            def show(number: int, epoch: int) -> Rendered:
+                return RenderedExample(examples.document(split, number), epoch)
+
+            found[INSTRUCTIONS] = _Source(
+                self._instructions_share,
+                range(examples.num_documents(split)),
+                (*natural.identity, INSTRUCTIONS),
+                show,
+            )
+        found[REST] = dataclasses.replace(natural, share=rest if rest > 1e-9 else 0.0)
+        return found
+
+    def _deal(self, sources: Mapping[str, _Source]) -> tuple[list[Part], dict[int, Stream]]:
+        """The parts, and this rank's streams by number; no streams where the split has no documents at all."""
+        if not any(len(source.documents) for source in sources.values()):
+            return [], {}
+        shares = {name: source.share for name, source in sources.items() if source.share > 0.0}
+        for name in shares:
+            if not len(sources[name].documents):
+                raise InputError(
+                    f"part {name!r} of the mixture has a share of {shares[name]:g} and no documents in the "
+                    f"{self._split} split: change its patterns, or the shares so that it gets none"
+                )
+        owners = mixture.deal(shares, self.num_streams)
+        names = list(shares)
+        num_streams = dict.fromkeys(sources, 0) | dict(zip(names, map(int, np.bincount(owners)), strict=True))
+        seen = dict.fromkeys(names, 0)
+        streams = {}
+        for number, owner in enumerate(owners):
+            name = names[owner]
+            if number % self._batch_size in self._rows:
+                streams[number] = Stream(
+                    number, first=seen[name], every=num_streams[name], open_document=sources[name].open
+                )
+            seen[name] += 1
+        parts = [
+            Part(
+                name=name,
+                share=source.share,
+                num_documents=len(source.documents),
+                num_streams=num_streams[name],
+            )
+            for name, source in sources.items()
+        ]
+        return parts, streams
+
+    @functools.cached_property
     def _settings(self) -> dict[str, Any]:
         """Everything that the batches depend on; ranks are not among it."""
         return {
             "shards": self.shards.fingerprint,
+            "instructions": None if self.examples is None else self.examples.fingerprint,
+            "instructions_share": self._instructions_share,
             "split": self._split,
             "seed": self._seed,
             "batch_size": self._batch_size,
@@ -231,32 +367,60 @@ class Loader:
             **self._config.model_dump(mode="json"),
         }
 
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        described = json.dumps({"state": STATE_VERSION, **self._settings}, sort_keys=True)
+        return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
-def _batch(rows: list[Row], *, step: int, keep: range, length: int) -> Batch:
-    """Stacks rows; `keep` are those whose arrays this rank needs."""
-    digest = hashlib.blake2b(digest_size=16)
-    for row in rows:
-        digest.update(row.tokens.astype("<i8").tobytes())
-    kept = [rows[number] for number in keep]
+
+def global_digest(row_digests: Sequence[bytes]) -> str:
+    """Of a global batch, from the digests of all its rows in order: equal digests are equal steps."""
+    return hashlib.blake2b(b"".join(row_digests), digest_size=16).hexdigest()
+
+
+def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One state of the states of all ranks at one step, whatever their order."""
+    assert len({(state["step"], state["fingerprint"]) for state in states}) == 1
+    return {**states[0], "streams": sorted(cursor for state in states for cursor in state["streams"])}
+
+
+def _open_examples(folder: Path | None, share: float, documents: Shards, *, verify: bool) -> Shards | None:
+    if (folder is None) != (share == 0.0):
+        raise InputError(f"instruction data and its share belong together: folder {folder}, share {share:g}")
+    if folder is None:
+        return None
+    examples = Shards(folder, verify=verify, holding="starsmith-instructions")
+    if examples.tokenizer.digest != documents.tokenizer.digest:
+        raise InputError(
+            f"{folder} was made with another tokenizer than the documents; encode the instructions again"
+        )
+    return examples
+
+
+def _batch(rows: Sequence[Row], *, step: int, numbers: range, length: int) -> Batch:
     return Batch(
         step=step,
-        rows=keep,
-        tokens=np.array([row.tokens for row in kept], dtype=np.int64).reshape(-1, length + 1),
-        loss_mask=np.array([row.loss_mask for row in kept], dtype=np.bool_).reshape(-1, length),
-        documents=np.array([row.documents for row in kept], dtype=np.int32).reshape(-1, length),
-        positions=np.array([row.positions for row in kept], dtype=np.int32).reshape(-1, length),
-        epochs=np.array([row.epochs[0] for row in kept], dtype=np.int64),
-        spans=[span for number, row in enumerate(rows) for span in row.spans(number)],
-        digest=digest.hexdigest(),
+        rows=numbers,
+        tokens=np.array([row.tokens for row in rows], dtype=np.int64).reshape(-1, length + 1),
+        loss_mask=np.array([row.loss_mask for row in rows], dtype=np.bool_).reshape(-1, length),
+        documents=np.array([row.documents for row in rows], dtype=np.int32).reshape(-1, length),
+        positions=np.array([row.positions for row in rows], dtype=np.int32).reshape(-1, length),
+        epochs=np.array([row.epochs[0] for row in rows], dtype=np.int64),
+        spans=spans(rows, numbers),
+        row_digests=tuple(map(_row_digest, rows)),
     )
 
 
-def _fingerprint(settings: dict[str, Any]) -> str:
-    described = json.dumps({"state": STATE_VERSION, **settings}, sort_keys=True)
-    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+def _row_digest(row: Row) -> bytes:
+    digest = hashlib.blake2b(row.tokens.astype("<u4").tobytes(), digest_size=16)
+    digest.update(np.packbits(row.loss_mask).tobytes())
+    return digest.digest()
 
 
-def _difference(theirs: Any, ours: dict[str, Any]) -> str:
+def _difference(state: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    theirs = state.get("settings")
+    if state.get("version") != STATE_VERSION:
+        return f"its version is {state.get('version')!r}, this Starsmith writes {STATE_VERSION}"
     if not isinstance(theirs, dict):
         return "it has no settings"
     changed = [

@@ -10,10 +10,12 @@ A rendered document is a list of pieces (name, each file, end), and each piece c
 cursor into a document is therefore two small numbers, and resuming inside a large repository renders one file.
 The name and the end are pieces of their own and every file's piece starts with its separator, so no transformation
 of a file can lose them.
+
+An example of instruction data is rendered as it lies in its shard: a piece for each turn, nothing drawn.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -48,16 +50,46 @@ class Piece:
         return sum(len(ids) for _, ids in self.parts)
 
 
+class Rendered(Protocol):
+    """Something to train on, piece by piece."""
+
+    @property
+    def document_id(self) -> str: ...
+    @property
+    def repo_name(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def num_pieces(self) -> int: ...
+    def piece(self, number: int) -> Piece: ...
+
+
+class RenderedExample:
+    """One conversation: each turn is a prompt, from which nothing is learned, and a response with its end."""
+
+    def __init__(self, document: Document, epoch: int) -> None:
+        self.document_id, self.repo_name, self.epoch = document.document_id, document.repo_name, epoch
+        self._document = document
+
+    @property
+    def num_pieces(self) -> int:
+        return self._document.num_files
+
+    def piece(self, number: int) -> Piece:
+        turn = self._document.file(number)
+        return Piece((("prompt", turn.path_tokens), ("response", turn.text_tokens)), turn)
+
+
 class RenderedDocument:
     """One document in one epoch."""
 
     def __init__(self, document: Document, epoch: int, rendering: Rendering, tokenizer: Tokenizer) -> None:
         draws = Draws(rendering.seed, "document", epoch, document.document_id)
-        self.document = document
+        self.document_id, self.repo_name, self.epoch = document.document_id, document.repo_name, epoch
+        self._document = document
         self.shows_metadata = draws.uniform() < rendering.metadata_probability
         self.takes_part_in_fim = draws.uniform() < rendering.fim_repository_rate
-        self._order = draws.order(len(document.files))
-        self._epoch = epoch
+        self._order = draws.order(document.num_files)
         self._rendering = rendering
         self._tokenizer = tokenizer
 
@@ -70,16 +102,16 @@ class RenderedDocument:
         if number == 0:
             if not self.shows_metadata:
                 return Piece((), None)
-            return Piece((self._special(REPO_NAME_ID), ("repo_name", self.document.name_tokens)), None)
+            return Piece((self._special(REPO_NAME_ID), ("repo_name", self._document.name_tokens)), None)
         if number == self.num_pieces - 1:
             return Piece((self._special(END_OF_TEXT_ID),), None)
-        file = self.document.files[self._order[number - 1]]
+        file = self._document.file(int(self._order[number - 1]))
         return Piece((self._special(FILE_SEP_ID), *self._region(file)), file)
 
     def _region(self, file: File) -> list[Part]:
         path = file.path_tokens if self.shows_metadata else file.path_tokens[:0]
         if self.takes_part_in_fim:
-            draws = Draws(self._rendering.seed, "fim", self._epoch, self.document.document_id, file.file_id)
+            draws = Draws(self._rendering.seed, "fim", self.epoch, self.document_id, file.file_id)
             chosen = draws.uniform() < self._rendering.fim_file_rate
             spm = draws.uniform() < self._rendering.fim_spm_rate
             if chosen:

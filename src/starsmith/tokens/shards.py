@@ -9,6 +9,9 @@ the line feed that follows it, and those of its text. A folder of shards holds
 * `tokenizer.json`: the tokenizer that made them, which char-level FIM needs;
 * `tokens.json`: counts, the digest of every file, and the fingerprint of all of it.
 
+Instruction data (`tokens.instructions`) lies in folders of the same form under another name of the format: an
+example is a document, and a turn is a file whose path is the prompt and whose text is the response.
+
 Shards are written one per part, by any number of processes, each under a temporary name and renamed when whole.
 """
 
@@ -17,14 +20,14 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from starsmith.errors import InputError
 from starsmith.tokens.tokenizer import Ids, Tokenizer
@@ -32,9 +35,28 @@ from starsmith.tokens.tokenizer import Ids, Tokenizer
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
+Holding = Literal["starsmith-tokens", "starsmith-instructions"]
+"""The format of a folder: documents of the corpus, or examples of instruction data."""
+
 MANIFEST = "tokens.json"
 TOKENIZER = "tokenizer.json"
 FORMAT_VERSION = 1
+
+FILES = pa.struct(
+    [
+        pa.field("file_id", pa.string(), nullable=False),
+        pa.field("content_id", pa.string(), nullable=False),
+        pa.field("released_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("license_type", pa.string(), nullable=False),
+        pa.field("detected_licenses", pa.list_(pa.string()), nullable=False),
+        pa.field("text_bytes", pa.int64(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),  # path tokens, then text tokens
+        pa.field("num_path_tokens", pa.int64(), nullable=False),
+        pa.field("num_text_tokens", pa.int64(), nullable=False),
+    ]
+)
 
 INDEX = pa.schema(
     [
@@ -45,27 +67,7 @@ INDEX = pa.schema(
         pa.field("start", pa.int64(), nullable=False),  # of the tokens of the repository's name
         pa.field("num_name_tokens", pa.int64(), nullable=False),
         pa.field("num_tokens", pa.int64(), nullable=False),  # name, paths and texts together
-        pa.field(
-            "files",
-            pa.list_(
-                pa.struct(
-                    [
-                        pa.field("file_id", pa.string(), nullable=False),
-                        pa.field("content_id", pa.string(), nullable=False),
-                        pa.field("released_id", pa.string(), nullable=False),
-                        pa.field("path", pa.string(), nullable=False),
-                        pa.field("language", pa.string()),
-                        pa.field("license_type", pa.string(), nullable=False),
-                        pa.field("detected_licenses", pa.list_(pa.string()), nullable=False),
-                        pa.field("text_bytes", pa.int64(), nullable=False),
-                        pa.field("start", pa.int64(), nullable=False),  # path tokens, then text tokens
-                        pa.field("num_path_tokens", pa.int64(), nullable=False),
-                        pa.field("num_text_tokens", pa.int64(), nullable=False),
-                    ]
-                )
-            ),
-            nullable=False,
-        ),
+        pa.field("files", pa.list_(FILES), nullable=False),
     ]
 )
 
@@ -76,8 +78,7 @@ _INDEX_SUFFIX = ".index.arrow"
 _ROWS_PER_READ = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
+class File(NamedTuple):
     """One file of a document, with views of its tokens."""
 
     file_id: str
@@ -88,18 +89,33 @@ class File:
     license_type: str
     detected_licenses: tuple[str, ...]
     path_tokens: Ids
-    """The path and a line feed."""
+    """The path and a line feed; of a turn, the prompt."""
     text_tokens: Ids
+    """Of a turn, the response and its end."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Document:
-    document_id: str
-    repo_name: str
-    name_tokens: Ids
-    """The repository's name."""
-    files: tuple[File, ...]
-    """Sorted by path."""
+    """One document; its files are read when they are asked for, so opening a large repository costs nothing."""
+
+    __slots__ = ("_files", "_shard", "document_id", "name_tokens", "repo_name")
+
+    def __init__(self, shard: "_Shard", row: int) -> None:
+        self._shard = shard
+        self._files = shard.files_of(row)
+        self.document_id, self.repo_name, self.name_tokens = shard.document(row)
+
+    @property
+    def num_files(self) -> int:
+        return len(self._files)
+
+    def file(self, number: int) -> File:
+        """The file with this number in the order of paths, from 0."""
+        return self._shard.file(self._files[number])
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Sorted by path."""
+        return tuple(map(self._shard.file, self._files))
 
 
 def write_shards(
@@ -121,7 +137,8 @@ def write_shards(
         The manifest.
     """
     for number, table in enumerate(documents):
-        text_bytes = _write_shard([table], tokenizer, folder, f"shard-{number:05d}")
+        encoded = _encode_rows([table], tokenizer)
+        text_bytes = write_shard(encoded, tokenizer, folder, f"shard-{number:05d}")
         if progress is not None:
             progress(text_bytes)
     tokenizer.save(folder / TOKENIZER)
@@ -137,10 +154,10 @@ def encode_documents(part: Path, tokenizer_file: Path, folder: Path, name: str) 
     tokenizer = Tokenizer.load(tokenizer_file)
     with pq.ParquetFile(part) as reader:
         batches = (pa.Table.from_batches([batch]) for batch in reader.iter_batches(_ROWS_PER_READ))
-        return _write_shard(batches, tokenizer, folder, name)
+        return write_shard(_encode_rows(batches, tokenizer), tokenizer, folder, name)
 
 
-def write_manifest(folder: Path, tokenizer_file: Path) -> dict[str, Any]:
+def write_manifest(folder: Path, tokenizer_file: Path, *, holding: Holding = "starsmith-tokens") -> dict[str, Any]:
     """Closes a folder of shards: copies the tokenizer, counts, digests.
 
     Raises:
@@ -150,7 +167,7 @@ def write_manifest(folder: Path, tokenizer_file: Path) -> dict[str, Any]:
     names = sorted(path.name.removesuffix(_TOKENS_SUFFIX) for path in folder.glob(f"*{_TOKENS_SUFFIX}"))
     shards = [_describe(folder, name, tokenizer) for name in names]
     described = {
-        "format": "starsmith-tokens",
+        "format": holding,
         "version": FORMAT_VERSION,
         "tokenizer_sha256": tokenizer.digest,
         "vocab_size": tokenizer.vocab_size,
@@ -170,20 +187,21 @@ def write_manifest(folder: Path, tokenizer_file: Path) -> dict[str, Any]:
 
 
 class Shards:
-    """A folder of shards, open for reading. Nothing is loaded but the index of what each split holds."""
+    """A folder of shards, open for reading. Nothing is loaded but the rows of each split."""
 
-    def __init__(self, folder: Path, *, verify: bool = True) -> None:
+    def __init__(self, folder: Path, *, verify: bool = True, holding: Holding = "starsmith-tokens") -> None:
         """Opens and checks a folder.
 
         Args:
             folder: what `write_manifest` closed.
             verify: read every file once and compare its digest (about a second per gigabyte); headers and sizes
                 are always checked.
+            holding: what must be in it.
 
         Raises:
             InputError: the manifest is absent, or a shard is truncated, altered, or of another tokenizer.
         """
-        manifest = _read_manifest(folder)
+        manifest = _read_manifest(folder, holding)
         self.tokenizer = Tokenizer.load(folder / TOKENIZER)
         if self.tokenizer.digest != manifest["tokenizer_sha256"]:
             raise InputError(
@@ -191,68 +209,115 @@ class Shards:
             )
         self.manifest = manifest
         self.fingerprint: str = manifest["fingerprint"]
-        self._tokens: list[Ids] = []
-        self._indexes: list[pa.Table] = []
+        self._shards: list[_Shard] = []
         for shard in manifest["shards"]:
             for name, expected in shard["files"].items():
                 _check_file(folder / name, expected, verify=verify)
-            self._tokens.append(_map_tokens(folder / (shard["name"] + _TOKENS_SUFFIX), self.tokenizer))
-            self._indexes.append(_map_index(folder / (shard["name"] + _INDEX_SUFFIX)))
-        self._places = {split: self._find(split) for split in SPLITS}
+            tokens = _map_tokens(folder / (shard["name"] + _TOKENS_SUFFIX), self.tokenizer)
+            self._shards.append(_Shard(tokens, _map_index(folder / (shard["name"] + _INDEX_SUFFIX))))
+        self._rows = {split: [shard.rows(split) for shard in self._shards] for split in SPLITS}
+        self._ends = {split: np.cumsum([len(rows) for rows in self._rows[split]]) for split in SPLITS}
 
     def num_documents(self, split: Split) -> int:
-        return len(self._places[split])
+        ends = self._ends[split]
+        return int(ends[-1]) if len(ends) else 0
 
     def document(self, split: Split, number: int) -> Document:
         """The document with this number, from 0, among those of a split."""
-        shard, row = (int(value) for value in self._places[split][number])
-        tokens = self._tokens[shard]
-        [found] = self._indexes[shard].slice(row, 1).to_pylist()
-        start = found["start"]
-        return Document(
-            document_id=found["document_id"],
-            repo_name=found["repo_name"],
-            name_tokens=tokens[start : start + found["num_name_tokens"]],
-            files=tuple(_file(described, tokens) for described in found["files"]),
+        shard = int(np.searchsorted(self._ends[split], number, side="right"))
+        before = self._ends[split][shard - 1] if shard else 0
+        return Document(self._shards[shard], int(self._rows[split][shard][number - before]))
+
+    def repo_names(self, split: Split) -> pa.ChunkedArray:
+        """Of all documents of a split, in the order of their numbers."""
+        return pa.chunked_array(
+            [shard.repo_names(rows) for shard, rows in zip(self._shards, self._rows[split], strict=True)],
+            type=pa.string(),
         )
 
-    def _find(self, split: Split) -> Any:
-        """(shard, row) of each document of a split, int64 (documents, 2)."""
-        places = []
-        for shard, index in enumerate(self._indexes):
-            rows = np.flatnonzero(pc.equal(index.column("split"), split).to_numpy())
-            places.append(np.stack([np.full_like(rows, shard), rows], axis=1))
-        return np.concatenate(places) if places else np.zeros((0, 2), dtype=np.int64)
+
+class _Shard:
+    """The tokens and the index of one shard, column by column."""
+
+    def __init__(self, tokens: Ids, index: pa.Table) -> None:
+        self._tokens = tokens
+        columns = {name: index.column(name).combine_chunks() for name in INDEX.names}
+        self._splits = columns["split"]
+        self._document_ids, self._repo_names = columns["document_id"], columns["repo_name"]
+        self._starts, self._name_lengths = (columns[key].to_numpy() for key in ("start", "num_name_tokens"))
+        self._first_file = columns["files"].offsets.to_numpy()
+        files = {field.name: columns["files"].values.field(field.name) for field in FILES}
+        self._strings = [files[name] for name in _FILE_STRINGS]
+        self._licenses = files["detected_licenses"]
+        self._file_starts, self._path_lengths, self._text_lengths = (
+            files[key].to_numpy() for key in ("start", "num_path_tokens", "num_text_tokens")
+        )
+
+    def rows(self, split: Split) -> NDArray[np.int32]:
+        return np.flatnonzero(pc.equal(self._splits, split).to_numpy(zero_copy_only=False)).astype(np.int32)
+
+    def repo_names(self, rows: NDArray[np.int32]) -> Any:
+        return self._repo_names.take(pa.array(rows))
+
+    def document(self, row: int) -> tuple[str, str, Ids]:
+        """Its identifier, its repository's name, and the tokens of that name."""
+        start = self._starts[row]
+        name = self._tokens[start : start + self._name_lengths[row]]
+        return self._document_ids[row].as_py(), self._repo_names[row].as_py(), name
+
+    def files_of(self, row: int) -> range:
+        return range(int(self._first_file[row]), int(self._first_file[row + 1]))
+
+    def file(self, number: int) -> File:
+        start = self._file_starts[number]
+        middle = start + self._path_lengths[number]
+        file_id, content_id, released_id, path, language, license_type = (
+            strings[number].as_py() for strings in self._strings
+        )
+        return File(
+            file_id=file_id,
+            content_id=content_id,
+            released_id=released_id,
+            path=path,
+            language=language,
+            license_type=license_type,
+            detected_licenses=tuple(self._licenses[number].as_py()),
+            path_tokens=self._tokens[start:middle],
+            text_tokens=self._tokens[middle : middle + self._text_lengths[number]],
+        )
 
 
-def _file(described: dict[str, Any], tokens: Ids) -> File:
-    start = described["start"]
-    middle = start + described["num_path_tokens"]
-    return File(
-        file_id=described["file_id"],
-        content_id=described["content_id"],
-        released_id=described["released_id"],
-        path=described["path"],
-        language=described["language"],
-        license_type=described["license_type"],
-        detected_licenses=tuple(described["detected_licenses"]),
-        path_tokens=tokens[start:middle],
-        text_tokens=tokens[middle : middle + described["num_text_tokens"]],
-    )
+_FILE_STRINGS = ("file_id", "content_id", "released_id", "path", "language", "license_type")
 
 
-def _write_shard(documents: Iterable[pa.Table], tokenizer: Tokenizer, folder: Path, name: str) -> int:
+Row = dict[str, Any]
+"""A document's row of the index, but for `start` and `num_tokens`, and without `start` in its files."""
+
+
+def write_shard(
+    documents: Iterable[tuple[Sequence[Ids], Row]], tokenizer: Tokenizer, folder: Path, name: str
+) -> int:
+    """Writes one shard of encoded documents.
+
+    Args:
+        documents: for each document the tokens of its name, and of each file's path and text, and its row.
+        tokenizer: what they were encoded with.
+        folder: an existing folder.
+        name: of the shard.
+
+    Returns:
+        The bytes of text in it.
+    """
     rows: list[dict[str, Any]] = []
     num_tokens = 0
     partial = folder / f".{name}{_TOKENS_SUFFIX}.partial"
     with partial.open("wb") as file:
         file.write(bytes(_HEADER.size))
-        for document in _rows(documents):
-            pieces, row = _encode_document(document, tokenizer, num_tokens)
+        for pieces, row in documents:
             for piece in pieces:
                 file.write(piece.astype(piece.dtype.newbyteorder("<"), copy=False).data)
-            rows.append(row)
-            num_tokens += row["num_tokens"]
+            rows.append(_placed(row, num_tokens))
+            num_tokens += rows[-1]["num_tokens"]
         file.seek(0)
         itemsize = tokenizer.dtype.itemsize
         file.write(_HEADER.pack(_MAGIC, FORMAT_VERSION, itemsize, num_tokens, bytes.fromhex(tokenizer.digest)))
@@ -264,42 +329,40 @@ def _write_shard(documents: Iterable[pa.Table], tokenizer: Tokenizer, folder: Pa
     return sum(file["text_bytes"] for row in rows for file in row["files"])
 
 
-def _rows(documents: Iterable[pa.Table]) -> Iterator[dict[str, Any]]:
+def _placed(row: Row, start: int) -> Row:
+    """The row with the places of its tokens, which begin at `start`."""
+    position = start + row["num_name_tokens"]
+    files = []
+    for file in row["files"]:
+        files.append(file | {"start": position})
+        position += file["num_path_tokens"] + file["num_text_tokens"]
+    return row | {"start": start, "num_tokens": position - start, "files": files}
+
+
+def _encode_rows(tables: Iterable[pa.Table], tokenizer: Tokenizer) -> Iterator[tuple[Sequence[Ids], Row]]:
     """One document at a time: Python objects of a whole table would take several times its memory."""
-    for table in documents:
+    for table in tables:
         for number in range(table.num_rows):
-            yield from table.slice(number, 1).to_pylist()
+            [document] = table.slice(number, 1).to_pylist()
+            yield _encode_document(document, tokenizer)
 
 
-def _encode_document(
-    document: dict[str, Any], tokenizer: Tokenizer, start: int
-) -> tuple[Sequence[Ids], dict[str, Any]]:
-    """The document's token arrays in order, and its row of the index."""
+def _encode_document(document: dict[str, Any], tokenizer: Tokenizer) -> tuple[Sequence[Ids], Row]:
+    """The document's token arrays in order, and its row."""
     texts = [document["repo_name"]]
     for file in document["files"]:
         texts += [file["path"] + "\n", file["text"]]
     encoded = tokenizer.encode(texts)
-    position = start + len(encoded[0])
-    files = []
-    for number, file in enumerate(document["files"]):
-        num_path_tokens, num_text_tokens = len(encoded[2 * number + 1]), len(encoded[2 * number + 2])
-        files.append(
-            file
-            | {
-                "text_bytes": len(file["text"].encode()),
-                "start": position,
-                "num_path_tokens": num_path_tokens,
-                "num_text_tokens": num_text_tokens,
-            }
-        )
-        position += num_path_tokens + num_text_tokens
-    row = document | {
-        "start": start,
-        "num_name_tokens": len(encoded[0]),
-        "num_tokens": position - start,
-        "files": files,
-    }
-    return encoded, row
+    files = [
+        file
+        | {
+            "text_bytes": len(file["text"].encode()),
+            "num_path_tokens": len(encoded[2 * number + 1]),
+            "num_text_tokens": len(encoded[2 * number + 2]),
+        }
+        for number, file in enumerate(document["files"])
+    ]
+    return encoded, document | {"num_name_tokens": len(encoded[0]), "files": files}
 
 
 def _describe(folder: Path, name: str, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -326,7 +389,7 @@ def _counts(index: pa.Table, split: Split) -> dict[str, int]:
     }
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, holding: Holding) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -334,8 +397,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"no {MANIFEST} in {folder}: this is not a finished folder of token shards") from None
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != "starsmith-tokens":
+    if not isinstance(manifest, dict) or manifest.get("format") not in get_args(Holding):
         raise InputError(f"{path} is not a manifest of token shards")
+    if manifest["format"] != holding:
+        raise InputError(f"{path} describes {manifest['format']}, wanted is a folder of {holding}")
     if manifest.get("version") != FORMAT_VERSION:
         raise InputError(
             f"{path}: format version {manifest.get('version')}, this Starsmith reads {FORMAT_VERSION}"

@@ -4,20 +4,24 @@ Each step leaves one row per span of its batch. Rows are kept until `checkpoint_
 written as one Parquet part, named by its first and last step. A checkpoint between these borders (a run told to
 stop) carries the rows along instead: the parts are the same whether a run was interrupted or not.
 
+Every rank keeps the spans of its own rows, compressed (about a tenth of their size as a table). Where a part is
+due, all ranks' are gathered and ordered by step, row and place, and the first rank writes them: a part has the
+same bytes at every world size.
+
 A step whose loss or gradient was not finite is recorded with `trained` false: it saw its batch and learned
 nothing from it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 
 from starsmith.corpus import query
 from starsmith.corpus.store import write_parquet
 from starsmith.errors import InputError
+from starsmith.tokens.packing import SPANS
 
 TABLE = "lineage"
 
@@ -25,87 +29,85 @@ SCHEMA = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),  # from 1, as in the metrics
         pa.field("trained", pa.bool_(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),  # of the batch
-        pa.field("start", pa.int32(), nullable=False),  # tokens of the row
-        pa.field("end", pa.int32(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # code, path, repo_name, special
-        pa.field("epoch", pa.int64(), nullable=False),
-        pa.field("document_id", pa.string(), nullable=False),
-        pa.field("repo_name", pa.string(), nullable=False),
-        pa.field("content_id", pa.string()),  # null where the span belongs to no file
-        pa.field("released_id", pa.string()),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("license_type", pa.string(), nullable=False),
-        pa.field("detected_licenses", pa.list_(pa.string()), nullable=False),
+        *SPANS,
     ]
 )
-_SPAN_FIELDS = [name for name in SCHEMA.names if name not in ("step", "trained", "detected_licenses")]
+
+_ORDER = [("step", "ascending"), ("row", "ascending"), ("start", "ascending")]
+
+Pieces = list[bytes]
+"""Tables of `SCHEMA`, compressed."""
 
 
-class Span(Protocol):
-    """What the loader says of some tokens of a row."""
-
-    @property
-    def row(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def document_id(self) -> str: ...
-    @property
-    def repo_name(self) -> str: ...
-    @property
-    def content_id(self) -> str | None: ...
-    @property
-    def released_id(self) -> str | None: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def license_type(self) -> str: ...
-    @property
-    def detected_licenses(self) -> tuple[str, ...]: ...
+def _alone(pieces: Pieces) -> list[Pieces]:
+    return [pieces]
 
 
 class LineageLog:
-    """Gathers the rows of steps and writes them part by part."""
+    """Gathers the rows of steps and writes them part by part. On many ranks, `pending` and `flush` are called by
+    all of them at the same step."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, gather: Callable[[Pieces], Sequence[Pieces]] = _alone, is_first: bool = True
+    ) -> None:
+        """
+        Args:
+            folder: of the run.
+            gather: every rank's pieces, on every rank.
+            is_first: whether this rank writes.
+        """
         self._folder = folder / TABLE
-        self._steps: list[pa.Table] = []
+        self._gather = gather
+        self._is_first = is_first
+        self._pieces: Pieces = []
         self._first = 1
 
-    def append(self, step: int, spans: Iterable[Span], *, trained: bool) -> None:
-        listed = list(spans)
-        columns = {name: [getattr(span, name) for span in listed] for name in _SPAN_FIELDS}
-        columns["step"] = [step] * len(listed)
-        columns["trained"] = [trained] * len(listed)
-        columns["detected_licenses"] = [list(span.detected_licenses) for span in listed]
-        self._steps.append(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA))
+    def append(self, step: int, spans: pa.Table, *, trained: bool) -> None:
+        """Takes in what this rank saw at a step: `packing.SPANS`, rows numbered in the global batch."""
+        columns = [
+            pa.repeat(pa.scalar(step), len(spans)),
+            pa.repeat(pa.scalar(trained), len(spans)),
+            *spans.columns,
+        ]
+        self._pieces.append(_compress(pa.Table.from_arrays(columns, schema=SCHEMA)))
 
     def pending(self) -> pa.Table:
-        """The rows that are in no part yet."""
-        return pa.concat_tables([SCHEMA.empty_table(), *self._steps]).combine_chunks()
+        """The rows of all ranks that are in no part yet."""
+        return _merge(self._gather(self._pieces))
 
     def flush(self, last_step: int) -> None:
-        """Writes the pending rows as the part that ends with `last_step`."""
-        if last_step >= self._first:
-            write_parquet(self._folder / f"{self._first:08d}-{last_step:08d}.parquet", self.pending())
-        self._steps, self._first = [], last_step + 1
+        """Writes the pending rows of all ranks as the part that ends with `last_step`."""
+        gathered = self._gather(self._pieces)
+        if self._is_first and last_step >= self._first:
+            write_parquet(self._folder / f"{self._first:08d}-{last_step:08d}.parquet", _merge(gathered))
+        self._pieces, self._first = [], last_step + 1
 
     def rewind(self, last_step: int, pending: pa.Table) -> None:
         """Goes back to a checkpoint: drops the parts after it and takes up its pending rows."""
-        self._first = 1
+        self._first, self._pieces = 1, []
+        if not self._is_first:
+            return
         for part, (_, last) in _parts(self._folder.parent).items():
             if last > last_step:
                 part.unlink()
             else:
                 self._first = last + 1
-        self._steps = [pending.cast(SCHEMA)]
+        if len(pending):
+            self._pieces = [_compress(pending.cast(SCHEMA))]
+
+
+def _merge(gathered: Sequence[Pieces]) -> pa.Table:
+    tables = [pa.ipc.open_stream(piece).read_all() for pieces in gathered for piece in pieces]
+    return pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by(_ORDER).combine_chunks()
+
+
+def _compress(table: pa.Table) -> bytes:
+    """As a stream of Arrow's; identifiers, names and paths repeat from span to span and so cost little."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    whole: bytes = sink.getvalue().to_pybytes()
+    return whole
 
 
 def lineage(folder: Path, step: int) -> pa.Table:

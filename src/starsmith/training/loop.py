@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,7 +32,7 @@ from starsmith.model.starcoder2 import Starcoder2
 from starsmith.recipe import Training
 from starsmith.training import checkpoint, optimizer, schedule
 from starsmith.training.checkpoint import Checkpoint
-from starsmith.training.lineage import LineageLog, Span
+from starsmith.training.lineage import LineageLog
 from starsmith.training.loss import next_token_loss
 from starsmith.training.metrics import MetricsLog, finite
 
@@ -58,7 +59,7 @@ class Arrays(Protocol):
 
 class Batch(Arrays, Protocol):
     @property
-    def spans(self) -> Sequence[Span]: ...
+    def spans(self) -> pa.Table: ...
     @property
     def digest(self) -> str: ...
 
