@@ -5,7 +5,7 @@ the identifiers (some 70 bytes a content), one band's order (24) and the candida
 Contents are coded by the rank of their identifier, so nothing depends on the order in which they were read."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,19 +60,39 @@ class Candidates(NamedTuple):
 
 
 def read_signatures(tables: Sequence[Path], config: recipe.NearDuplicates, folder: Path) -> Signed:
-    """All signatures and their bands, written to files in `folder`.
+    """`gathered` of the signatures in Parquet parts.
 
     Raises:
         ValueError: another number of permutations, or a content signed twice.
     """
     num_rows = sum(pq.read_metadata(table).num_rows for table in tables)
+    return gathered(_signed_batches(tables, config.num_permutations), num_rows, config, folder)
+
+
+def gathered(
+    batches: Iterable[tuple[pa.Array, NDArray[np.uint32]]],
+    num_rows: int,
+    config: recipe.NearDuplicates,
+    folder: Path,
+) -> Signed:
+    """All signatures and their bands, written to files in `folder`.
+
+    Args:
+        batches: identifiers (large_string) and the (num_texts, num_permutations) signatures of some texts.
+        num_rows: of all batches, or more.
+        config: which says what a band is.
+        folder: an existing one.
+
+    Raises:
+        ValueError: a content is signed twice.
+    """
     places = folder / "signatures", folder / "bands"
     chunks = [pa.array([], pa.large_string())]
     start = 0
     with places[0].open("wb") as signatures, places[1].open("wb") as bands:
         if num_rows:
             os.posix_fallocate(bands.fileno(), 0, config.bands * num_rows * 8)  # a full disk is told at once
-        for ids, rows in _signed_batches(tables, config.num_permutations):
+        for ids, rows in batches:
             signatures.write(rows.data)
             for band, hashes in enumerate(minhash_kernels.band_hashes(rows, config.bands, config.rows)):
                 os.pwrite(bands.fileno(), hashes.data, (band * num_rows + start) * 8)

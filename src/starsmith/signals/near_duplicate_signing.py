@@ -10,7 +10,6 @@ texts a second time costs more than writing 8 bytes a shingle to a scratch file 
 asked for, so `signatures_of` can leave them beside its table: a `ShingleFile`, which lives as long as the step.
 """
 
-import contextlib
 import functools
 import hashlib
 import itertools
@@ -183,28 +182,16 @@ def signatures_of(
     kind, part_ids = schema_.field("signature").type, _ids(part)
     ids, columns = _known_signatures(part_ids, known, schema_)
     known_ids = pa.chunked_array(ids, pa.string()).combine_chunks()
-    fresh_ids = part_ids.filter(pc.invert(pc.is_in(part_ids, value_set=known_ids))) if len(known_ids) else part_ids
+    is_fresh = _is_not_in(part_ids, known_ids)
+    fresh_ids = part_ids.filter(pa.array(is_fresh)) if len(known_ids) else part_ids
     # Allocated at once: small pieces that stay would leave gaps in memory between the large ones that go.
     fresh = np.empty((len(fresh_ids), config.num_permutations), "<u4")
     is_signed = np.zeros(len(fresh_ids), np.bool_)
-    num_shingles = np.zeros(len(fresh_ids), np.int64)
-    with contextlib.ExitStack() as stack:
-        stream = None
-        if shingle_file is not None and config.verification == "exact":
-            stack.enter_context(disk_errors(shingle_file))
-            stream = stack.enter_context(shingle_file.open("wb"))
-        room, start = Room(), 0
-        for batch in _unknown_batches(part, part_ids, known_ids):
-            rows = slice(start, start + len(batch))
-            fresh[rows], is_signed[rows], found = _sign(
-                batch["text"], config, seed, room, with_shingles=stream is not None
-            )
-            if stream is not None and found is not None:
-                stream.write(found.hashes.data)
-                num_shingles[rows] = np.diff(found.starts)
-            start = rows.stop
-    if stream is not None and shingle_file is not None:
-        _write_index(ShingleFile(shingle_file), fresh_ids, num_shingles)
+    start = 0
+    for rows, has_signature in _signed(part, fresh_ids, is_fresh, config, seed, shingle_file):
+        stop = start + len(rows)
+        fresh[start:stop], is_signed[start:stop] = rows, has_signature
+        start = stop
     table = pa.table(
         [
             pa.chunked_array([*ids, fresh_ids], pa.string()),
@@ -213,6 +200,52 @@ def signatures_of(
         schema_,
     )
     return table.take(pc.index_in(part_ids, value_set=table["content_id"])) if len(known_ids) else table
+
+
+def signed_batches(
+    part: Path, config: recipe.NearDuplicates, seed: int, *, shingle_file: Path | None = None
+) -> Iterator[tuple[pa.Array, NDArray[np.uint32]]]:
+    """`signatures` of one Parquet part of contents, a row group at a time; identifiers are large_string.
+
+    Args:
+        part: contents, with the columns content_id and text.
+        config: see `signatures`.
+        seed: likewise.
+        shingle_file: see `signatures_of`.
+    """
+    ids = _ids(part).cast(pa.large_string())
+    start = 0
+    for rows, is_signed in _signed(part, ids, np.ones(len(ids), np.bool_), config, seed, shingle_file):
+        some = ids.slice(start, len(rows))
+        start += len(rows)
+        yield (some, rows) if is_signed.all() else (some.filter(pa.array(is_signed)), rows[is_signed])
+
+
+def _signed(
+    part: Path,
+    ids: pa.Array,
+    is_wanted: NDArray[np.bool_],
+    config: recipe.NearDuplicates,
+    seed: int,
+    shingle_file: Path | None,
+) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.bool_]]]:
+    """Signatures of some texts of a part, and which of them count; `ids` are theirs. Shingles and their index are
+    written where candidates are compared exactly."""
+    room = Room()
+    if shingle_file is None or config.verification != "exact":
+        for texts in _texts(part, is_wanted):
+            rows, is_signed, _ = _sign(texts, config, seed, room)
+            yield rows, is_signed
+        return
+    num_shingles = []
+    with disk_errors(shingle_file), shingle_file.open("wb", buffering=0) as stream:
+        for texts in _texts(part, is_wanted):
+            rows, is_signed, found = _sign(texts, config, seed, room, with_shingles=True)
+            assert found is not None
+            stream.write(found.hashes.data)
+            num_shingles.append(np.diff(found.starts))
+            yield rows, is_signed
+    _write_index(ShingleFile(shingle_file), ids, np.concatenate([*num_shingles, np.zeros(0, np.int64)]))
 
 
 def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
@@ -237,11 +270,12 @@ def read_shingles(
     part: Path, config: recipe.NearDuplicates, seed: int, wanted: pa.Array
 ) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
     """The same from the texts of a Parquet part of contents; row groups without a wanted text are not read."""
-    part_ids = _ids(part)
-    others = part_ids.filter(pc.invert(pc.is_in(part_ids.cast(wanted.type), value_set=wanted)))
-    for batch in _unknown_batches(part, part_ids, others):
-        positions = pc.index_in(batch["content_id"].cast(wanted.type), value_set=wanted)
-        yield positions.to_numpy().astype(np.int64), shingles(batch["text"], config, seed)
+    positions = pc.index_in(_ids(part).cast(wanted.type), value_set=wanted)
+    positions = positions.fill_null(-1).to_numpy().astype(np.int64)
+    found, start = positions[positions >= 0], 0
+    for texts in _texts(part, positions >= 0):
+        yield found[start : start + len(texts)], shingles(texts, config, seed)
+        start += len(texts)
 
 
 @functools.lru_cache(4)
@@ -324,29 +358,31 @@ def _ids(part: Path) -> pa.Array:
         return file.read(["content_id"], use_threads=False)["content_id"].combine_chunks().cast(pa.string())
 
 
-def _unknown_batches(part: Path, part_ids: pa.Array, known_ids: pa.Array) -> Iterator[pa.RecordBatch]:
-    """content_id and text of the contents that are not known; row groups without any are not read."""
+def _is_not_in(ids: pa.Array, others: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(pc.invert(pc.is_in(ids, value_set=others)).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _texts(part: Path, is_wanted: NDArray[np.bool_]) -> Iterator[pa.Array]:
+    """The texts of some rows, in their order; row groups without any are not read."""
     with pq.ParquetFile(part) as file:
-        groups = list(range(file.num_row_groups))
-        if len(known_ids):
-            is_unknown = pc.invert(pc.is_in(part_ids, value_set=known_ids))
-            sizes = [file.metadata.row_group(group).num_rows for group in groups]
-            starts = np.cumsum([0, *sizes])
-            groups = [group for group in groups if pc.any(is_unknown.slice(starts[group], sizes[group])).as_py()]
-        for group in groups:
-            for batch in _group_batches(file, group):
-                if len(known_ids):
-                    batch = batch.filter(pc.invert(pc.is_in(batch["content_id"], value_set=known_ids)))
-                yield batch
+        start = 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            if is_wanted[start:stop].any():
+                at = start
+                for batch in _group_batches(file, group):
+                    chosen = is_wanted[at : at + len(batch)]
+                    at += len(batch)
+                    yield batch["text"] if chosen.all() else batch["text"].filter(pa.array(chosen))
+            start = stop
 
 
 def _group_batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
     """A row group of ordinary size at once, which reads a third faster; of others, `BATCH_ROWS` rows at a time."""
-    columns = ["content_id", "text"]
     if file.metadata.row_group(group).total_byte_size <= _WHOLE_GROUP_BYTES:
-        yield from file.read_row_group(group, columns, use_threads=False).to_batches()
+        yield from file.read_row_group(group, ["text"], use_threads=False).to_batches()
     else:
-        yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
+        yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["text"], use_threads=False)
 
 
 def _write_index(file: ShingleFile, ids: pa.Array, num_shingles: NDArray[np.int64]) -> None:

@@ -46,8 +46,16 @@ import pyarrow.parquet as pq
 from starsmith import recipe
 from starsmith.corpus import schema
 from starsmith.corpus.store import disk_errors
-from starsmith.signals.near_duplicate_candidates import FIRST, FULL_BUCKET, PREVIOUS, candidates, read_signatures
-from starsmith.signals.near_duplicate_signing import signatures, signatures_of, signatures_schema
+from starsmith.signals.near_duplicate_candidates import (
+    FIRST,
+    FULL_BUCKET,
+    PREVIOUS,
+    Signed,
+    candidates,
+    gathered,
+    read_signatures,
+)
+from starsmith.signals.near_duplicate_signing import signatures, signatures_of, signatures_schema, signed_batches
 from starsmith.signals.near_duplicate_verification import VERIFYING_STEPS, Sources, verified
 
 __all__ = (
@@ -63,9 +71,6 @@ __all__ = (
 )
 
 VERSION = 4
-
-_GROUP_ROWS = 1024
-"""A writer holds a row group some times over, and a signature is 1 KB."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -104,22 +109,12 @@ def pairs_from(
         ValueError: the tables do not belong together: another number of permutations, a content signed
             twice, or a candidate without its text.
     """
-    done, total = itertools.count(1), config.bands + len(content_parts) + VERIFYING_STEPS
-
-    def advance() -> None:
-        if progress is not None:
-            progress(next(done), total)
-
+    sources = Sources(shingle_files, content_parts, known_pairs)
     with tempfile.TemporaryDirectory(prefix="near-duplicates-", dir=scratch) as name:
         folder = Path(name)
         with disk_errors(folder):
             signed = read_signatures(signature_tables, config, folder)
-        sources = Sources(shingle_files, content_parts, known_pairs)
-        pairs, similarities = verified(
-            candidates(signed, advance), signed, config, seed, sources, folder / "shingles", advance
-        )
-    left, right = (signed.ids.take(pa.array(side)).cast(pa.string()) for side in pairs)
-    return pa.table([left, right, similarities], schema=schema.NEAR_DUPLICATE_PAIRS)
+        return _pairs(signed, config, seed, sources, folder / "sets", progress)
 
 
 def verified_pairs(
@@ -130,19 +125,38 @@ def verified_pairs(
     *,
     scratch: Path | None = None,
 ) -> pa.Table:
-    """`signatures_of` and `pairs_from` in one process, for a corpus that needs no more."""
-    with tempfile.TemporaryDirectory(prefix="near-duplicates-", dir=scratch) as folder:
-        tables = [Path(folder) / f"{number}.parquet" for number in range(len(content_parts))]
-        shingle_files = [table.with_suffix(".shingles") for table in tables]
-        for part, table, file in zip(content_parts, tables, shingle_files, strict=True):
-            rows = signatures_of(part, config, seed, shingle_file=file)
-            with disk_errors(table):
-                pq.write_table(
-                    rows, table, row_group_size=_GROUP_ROWS, compression="none", use_dictionary=False,
-                    write_statistics=False,
-                )  # fmt: skip
-        is_exact = config.verification == "exact"
-        return pairs_from(
-            tables, content_parts, config, seed, progress,
-            scratch=Path(folder), shingle_files=shingle_files if is_exact else (),
-        )  # fmt: skip
+    """`signatures_of` and `pairs_from` in one process, for a corpus that needs no more; signatures are in no
+    table on the way."""
+    with tempfile.TemporaryDirectory(prefix="near-duplicates-", dir=scratch) as name:
+        folder = Path(name)
+        files = [folder / f"shingles-{number}" for number in range(len(content_parts))]
+        batches = (
+            batch
+            for part, file in zip(content_parts, files, strict=True)
+            for batch in signed_batches(part, config, seed, shingle_file=file)
+        )
+        with disk_errors(folder):
+            num_rows = sum(pq.read_metadata(part).num_rows for part in content_parts)
+            signed = gathered(batches, num_rows, config, folder)
+        sources = Sources(files if config.verification == "exact" else (), content_parts, ())
+        return _pairs(signed, config, seed, sources, folder / "sets", progress)
+
+
+def _pairs(
+    signed: Signed,
+    config: recipe.NearDuplicates,
+    seed: int,
+    sources: Sources,
+    place: Path,
+    progress: Progress | None,
+) -> pa.Table:
+    """See `pairs_from`; sets of shingles are written to `place`."""
+    done, total = itertools.count(1), config.bands + len(sources.content_parts) + VERIFYING_STEPS
+
+    def advance() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    pairs, similarities = verified(candidates(signed, advance), signed, config, seed, sources, place, advance)
+    left, right = (signed.ids.take(pa.array(side)).cast(pa.string()) for side in pairs)
+    return pa.table([left, right, similarities], schema=schema.NEAR_DUPLICATE_PAIRS)
