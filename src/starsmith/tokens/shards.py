@@ -240,7 +240,7 @@ class _Shard:
     """The tokens and the index of one shard, column by column."""
 
     def __init__(self, tokens: Ids, index: pa.Table) -> None:
-        self._tokens = tokens
+        self._tokens = tokens.view(np.ndarray)  # slices of a memmap cost several times those of a plain array
         columns = {name: index.column(name).combine_chunks() for name in INDEX.names}
         self._splits = columns["split"]
         self._document_ids, self._repo_names = columns["document_id"], columns["repo_name"]
