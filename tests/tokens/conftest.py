@@ -1,5 +1,6 @@
 """A small tokenizer and a folder of shards."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from token_documents import AWKWARD_TEXTS, SOURCES, make_document, table_of
 
-from starsmith.tokens import shards
+from starsmith.tokens import instructions, shards
 from starsmith.tokens.tokenizer import Tokenizer, train_on_texts
 
 
@@ -47,3 +48,19 @@ def write_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def shard_folder(documents: list[dict[str, Any]], write_folder: Callable[..., Path]) -> Path:
     return write_folder(documents[:4], documents[4:])
+
+
+@pytest.fixture(scope="session")
+def example_folder(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of conversations of one and of two turns."""
+    lines = [line for line in SOURCES[1].splitlines() if line.strip()]
+    folder = tmp_path_factory.mktemp("instructions")
+    records = []
+    for number in range(0, 40, 4):
+        texts = lines[number : number + 2 + number % 8 // 2]
+        roles = ("user", "assistant") * 2
+        messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+        records.append(json.dumps({"messages": messages}))
+    (folder / "data.jsonl").write_text("\n".join(records))
+    instructions.encode([folder / "data.jsonl"], tokenizer, folder)
+    return folder

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_documents import SOURCES, make_document
+from token_documents import make_document
 
 from starsmith import recipe
 from starsmith.documents.special_tokens import END_OF_TEXT_ID, FIM_PREFIX_ID, SPECIAL_TOKENS, STRUCTURE_TOKENS
@@ -215,34 +215,19 @@ def test_many_examples_fill_many_shards(
     ]
 
 
-@pytest.fixture
-def examples(write: Callable[..., Path], folder: Path, tokenizer: Tokenizer) -> Path:
-    lines = SOURCES[1].splitlines()
-    records = [
-        conversation(*(f"{line} {number}" for line in lines[number : number + 2 + 2 * (number % 2)]))
-        for number in range(0, 40, 4)
-    ]
-    encode(
-        [write(*[record for record in records if all(m["content"].strip() for m in record["messages"])])],
-        tokenizer,
-        folder,
-    )
-    return folder
-
-
-def open_loader(shard_folder: Path, examples: Path, **config: Any) -> Loader:
+def open_loader(shard_folder: Path, example_folder: Path, **config: Any) -> Loader:
     settings_ = {"sequence_length": 48, "streams": 8, "fim_repository_rate": 1.0, "fim_file_rate": 1.0} | config
     return Loader(
         shard_folder, recipe.Tokens(**settings_), seed=1, batch_size=8, metadata_probability=0.5,
-        instructions=examples, instructions_share=0.5, verify=False,
+        instructions=example_folder, instructions_share=0.5, verify=False,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("document_mask", [True, False])
 def test_only_responses_and_their_ends_are_learned_and_fim_stays_out(
-    shard_folder: Path, examples: Path, document_mask: bool
+    shard_folder: Path, example_folder: Path, document_mask: bool
 ) -> None:
-    loader = open_loader(shard_folder, examples, document_mask=document_mask)
+    loader = open_loader(shard_folder, example_folder, document_mask=document_mask)
     kinds = set()
     for _ in range(30):
         batch = loader.next_batch()
@@ -265,8 +250,8 @@ def test_only_responses_and_their_ends_are_learned_and_fim_stays_out(
     assert {"prompt", "response", "code", "special"} <= kinds
 
 
-def test_every_example_is_seen_once_an_epoch(shard_folder: Path, examples: Path) -> None:
-    loader = open_loader(shard_folder, examples, streams=8)
+def test_every_example_is_seen_once_an_epoch(shard_folder: Path, example_folder: Path) -> None:
+    loader = open_loader(shard_folder, example_folder, streams=8)
     num_examples = loader.examples.num_documents("train") if loader.examples else 0
     openings: dict[int, list[str]] = {}
     for _ in range(40):
@@ -285,7 +270,7 @@ def test_every_example_is_seen_once_an_epoch(shard_folder: Path, examples: Path)
 
 def test_folders_are_not_taken_for_one_another(
     shard_folder: Path,
-    examples: Path,
+    example_folder: Path,
     write: Callable[..., Path],
     write_folder: Callable[..., Path],
     tmp_path: Path,
@@ -295,7 +280,7 @@ def test_folders_are_not_taken_for_one_another(
     ):
         open_loader(shard_folder, shard_folder)
     with pytest.raises(InputError, match="describes starsmith-instructions"):
-        open_loader(examples, examples)
+        open_loader(example_folder, example_folder)
     other = tmp_path / "other"
     other.mkdir()
     encode([write(pair("a", "b"))], train_on_texts(["other text other text"], vocab_size=400), other)
@@ -303,9 +288,14 @@ def test_folders_are_not_taken_for_one_another(
         open_loader(shard_folder, other)
     with pytest.raises(InputError, match="its share belong together"):
         Loader(
-            shard_folder, recipe.Tokens(), seed=1, batch_size=8, metadata_probability=0.5, instructions=examples
+            shard_folder,
+            recipe.Tokens(),
+            seed=1,
+            batch_size=8,
+            metadata_probability=0.5,
+            instructions=example_folder,
         )
-    state = open_loader(shard_folder, examples).state()
+    state = open_loader(shard_folder, example_folder).state()
     plain = Loader(
         write_folder([make_document("r", ["x\n"])]),
         recipe.Tokens(),
@@ -317,8 +307,8 @@ def test_folders_are_not_taken_for_one_another(
         plain.load_state(state)
 
 
-def test_every_batch_has_its_share_of_instructions(shard_folder: Path, examples: Path) -> None:
-    loader = open_loader(shard_folder, examples)
+def test_every_batch_has_its_share_of_instructions(shard_folder: Path, example_folder: Path) -> None:
+    loader = open_loader(shard_folder, example_folder)
     for _ in range(10):
         spans = loader.next_batch().spans.to_pylist()
         assert len({span["row"] for span in spans if span["repo_name"].startswith("instructions/")}) == 4

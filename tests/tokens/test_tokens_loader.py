@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from token_documents import SOURCES, make_document
 
@@ -18,6 +18,7 @@ from starsmith import recipe
 from starsmith.documents.special_tokens import END_OF_TEXT_ID, FILE_SEP_ID, FIM_PREFIX_ID, REPO_NAME_ID
 from starsmith.errors import InputError
 from starsmith.tokens.loader import Batch, Loader, global_digest, merge_states
+from starsmith.tokens.shards import Shards
 from starsmith.tokens.tokenizer import Tokenizer
 
 
@@ -176,6 +177,141 @@ def test_resuming_reads_only_where_the_streams_stand(
     monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.append(1) or encode(self, texts))
     assert equal(resumed.next_batch(), expected)
     assert len(encoded) <= 4
+
+
+NUM_STEPS = 20
+MIXTURE = [
+    {"name": "even", "repositories": ["r*0", "r*2", "r*4"], "share": 0.25},
+    {"name": "five", "repositories": ["r5", "r1"], "share": 0.2},
+]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    num_documents=st.integers(6, 20),
+    batch_size=st.sampled_from([4, 8, 12]),
+    streams=st.integers(1, 30),
+    worlds=st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=3),
+    stops=st.lists(st.integers(1, NUM_STEPS), max_size=2),
+)
+@example(num_documents=9, batch_size=8, streams=16, worlds=[1, 2, 4, 1], stops=[7, 12, 15])
+def test_the_same_run_interrupted_and_resharded_sees_the_same_tokens(
+    write_folder: Callable[..., Path],
+    example_folder: Path,
+    num_documents: int,
+    batch_size: int,
+    streams: int,
+    worlds: list[int],
+    stops: list[int],
+) -> None:
+    """With a mixture and instructions: one digest a step, however the run was cut and shared out."""
+    sizes = [3 + 7 * number % 11 for number in range(num_documents)]
+    lines = SOURCES[1].splitlines(keepends=True)
+    folder = write_folder([make_document(f"r{n}", ["".join(lines[n : n + size])]) for n, size in enumerate(sizes)])
+    options = {
+        "batch_size": batch_size,
+        "config": {"streams": max(streams, 10), "sequence_length": 24, "mixture": MIXTURE},
+        "instructions": example_folder,
+        "instructions_share": 0.3,
+    }
+    whole = open_loader(folder, **options)
+    expected = [whole.next_batch() for _ in range(NUM_STEPS)]
+    state: str | None = None
+    step = 0
+    for world_size, stop in zip([*worlds, *[1] * len(stops)], [*sorted(stops), NUM_STEPS], strict=False):
+        ranks = [open_loader(folder, rank=rank, world_size=world_size, **options) for rank in range(world_size)]
+        for loader in ranks:
+            if state is not None:
+                loader.load_state(json.loads(state))
+        for number in range(step, stop):
+            batches = [loader.next_batch() for loader in ranks]
+            assert (
+                global_digest([one for batch in batches for one in batch.row_digests]) == expected[number].digest
+            )
+            assert pa.concat_tables([batch.spans for batch in batches]).equals(expected[number].spans)
+        state = json.dumps(merge_states([loader.state() for loader in ranks]))
+        step = stop
+    assert step == NUM_STEPS
+    assert state == json.dumps(whole.state())
+
+
+def test_skipping_is_reading_without_the_batches(shard_folder: Path, example_folder: Path) -> None:
+    options = {"instructions": example_folder, "instructions_share": 0.5}
+    read, skipped = (open_loader(shard_folder, **options) for _ in range(2))
+    for _ in range(11):
+        read.next_batch()
+    skipped.next_batch()
+    skipped.skip(10)
+    assert skipped.state() == read.state()
+    assert equal(skipped.next_batch(), read.next_batch())
+
+
+@pytest.mark.parametrize("num_steps", [5, 400])
+def test_resuming_does_not_depend_on_how_far_the_run_is(
+    shard_folder: Path, monkeypatch: pytest.MonkeyPatch, num_steps: int
+) -> None:
+    """Documents opened by a new loader for its first batch: those of the batch, and those the streams end in."""
+    loader = open_loader(shard_folder)
+    loader.skip(num_steps)
+    state = loader.state()
+    opened: list[int] = []
+    document = Shards.document
+    monkeypatch.setattr(
+        Shards, "document", lambda self, split, number: opened.append(number) or document(self, split, number)
+    )
+    resumed = open_loader(shard_folder)
+    resumed.load_state(state)
+    assert not opened
+    spans = resumed.next_batch().spans
+    shown = spans.group_by(["row", "epoch", "document_id"]).aggregate([])
+    assert len(opened) == len(shown)
+
+
+def test_a_mixture_deals_rows_in_proportion(write_folder: Callable[..., Path]) -> None:
+    folder = write_folder([make_document(f"r{number}", ["x = 1\n" * 9]) for number in range(8)])
+    loader = open_loader(folder, batch_size=20, config={"streams": 20, "mixture": MIXTURE})
+    described = [(part.name, part.share, part.num_documents, part.num_streams) for part in loader.parts]
+    assert described == [
+        ("even", 0.25, 3, 5), ("five", 0.2, 2, 4), ("rest", pytest.approx(0.55), 3, 11),
+    ]  # fmt: skip
+    for _ in range(5):
+        spans = loader.next_batch().spans.to_pylist()
+        rows = Counter(name for name, _ in {(span["repo_name"], span["row"]) for span in spans})
+        by_part = [{"r0", "r2", "r4"}, {"r5", "r1"}, {"r3", "r6", "r7"}]
+        assert all(name in set.union(*by_part) for name in rows)
+        numbers = [{span["row"] for span in spans if span["repo_name"] in names} for names in by_part]
+        assert [len(found) for found in numbers] == [5, 4, 11]
+
+
+def test_documents_of_no_part_are_counted_when_nothing_is_left_for_them(write_folder: Callable[..., Path]) -> None:
+    folder = write_folder([make_document(f"r{number}", ["x = 1\n" * 9]) for number in range(4)])
+    parts = [{"name": name, "repositories": [name], "share": 0.5} for name in ("r0", "r3")]
+    loader = open_loader(folder, config={"mixture": parts})
+    assert [(part.name, part.num_documents, part.num_streams) for part in loader.parts] == [
+        ("r0", 1, 4), ("r3", 1, 4), ("rest", 2, 0),
+    ]  # fmt: skip
+    seen = {name for _ in range(9) for name in loader.next_batch().spans["repo_name"].to_pylist()}
+    assert seen == {"r0", "r3"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([("a", "nothing/*", 0.5)], "part 'a' of the mixture has a share of 0.5 and no documents"),
+        ([("a", "*", 0.5)], "part 'rest' of the mixture has a share of 0.5 and no documents"),
+        ([("a", "r0", 0.5), ("b", "r1", 0.6)], "must add up to at most 1"),
+        ([("a", "r0", 0.2), ("a", "r1", 0.2)], "names differ from each other"),
+        ([("rest", "r0", 0.2)], "names differ from each other and from 'instructions' and 'rest'"),
+        ([("a", "r0", 0.01)], r"8 streams are too few .* 'a' \(0\.01\)\. Set tokens\.streams to at least 100"),
+    ],
+)
+def test_a_mixture_that_cannot_be_made_is_refused(
+    write_folder: Callable[..., Path], parts: list[tuple[str, str, float]], message: str
+) -> None:
+    folder = write_folder([make_document(f"r{number}", ["x = 1\n"]) for number in range(4)])
+    described = [{"name": name, "repositories": [pattern], "share": share} for name, pattern, share in parts]
+    with pytest.raises(InputError, match=message):
+        open_loader(folder, config={"mixture": described})
 
 
 def test_state_is_a_handful_of_integers_per_stream(shard_folder: Path) -> None:
