@@ -182,6 +182,23 @@ def test_rates_are_those_of_the_recipe(tokenizer: Tokenizer, open_document: Call
     assert within_binomial(spm, files, 0.5)
 
 
+@pytest.mark.parametrize("mode", ["char", "token"])
+def test_a_quarter_of_the_files_that_are_trained_are_transformed(
+    write_folder: Callable[..., Path], mode: Mode
+) -> None:
+    """The published rates through the loader: half the repositories, and half of the files in these."""
+    folder = write_folder([make_document(f"r{number}", [f"value = {number}\n"]) for number in range(40)])
+    config = recipe.Tokens(sequence_length=64, streams=8, fim_split=mode)
+    loader = Loader(folder, config, seed=1, batch_size=8, metadata_probability=0.5, verify=False)
+    files = transformed = 0
+    for _ in range(120):
+        ids = loader.next_batch().tokens[:, :-1]
+        files += int((ids == FILE_SEP_ID).sum())
+        transformed += int((ids == FIM_PREFIX_ID).sum())
+    assert files > 2500
+    assert within_binomial(transformed, files, 0.25)
+
+
 def test_the_path_is_inside_the_region(tokenizer: Tokenizer, open_document: Callable[..., Document]) -> None:
     document = open_document(["a = 1\n"])
     rendered = render(document, tokenizer, metadata_probability=1.0, fim_spm_rate=0.0)
@@ -221,6 +238,23 @@ def test_defect_1_randomness_depends_on_access_order(
     other_epoch = tokens_of(render(document, tokenizer, epoch=4))
     other_seed = tokens_of(render(document, tokenizer, epoch=3, seed=2))
     assert len({tuple(other_epoch), tuple(other_seed), tuple(number for ids in forward for number in ids)}) == 3
+
+
+@pytest.mark.parametrize("mode", ["char", "token"])
+def test_defect_1_a_document_is_transformed_alike_in_every_corpus(
+    write_folder: Callable[..., Path], tokenizer: Tokenizer, mode: Mode
+) -> None:
+    """Its draws belong to its identity: neither its neighbours nor its place among them have a say."""
+    document = make_document("owner/name", [SOURCES[1][:3000], *AWKWARD_TEXTS])
+    others = [make_document(f"other/{number}", ["x = 1\n"]) for number in range(3)]
+    corpora = ([document], [*others, document], [document, *others])
+    shown = []
+    for corpus in corpora:
+        shards = Shards(write_folder(corpus))
+        found = shards.document("train", corpus.index(document))
+        shown.append([tokens_of(render(found, tokenizer, epoch=epoch, fim_split=mode)) for epoch in range(3)])
+    assert shown[0] == shown[1] == shown[2]
+    assert len({tuple(ids) for ids in shown[0]}) == 3
 
 
 @pytest.mark.parametrize("mode", ["char", "token"])
