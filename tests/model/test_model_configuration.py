@@ -7,35 +7,59 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from starsmith import recipe
 from starsmith.errors import InputError
 from starsmith.model.configuration import Starcoder2Config, num_parameters
 from starsmith.model.starcoder2 import Starcoder2
 
-PUBLISHED = {
-    "3b": {
-        "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30, "num_attention_heads": 24,
-        "num_key_value_heads": 2,
-    },
-    "7b": {
-        "hidden_size": 4608, "intermediate_size": 18432, "num_hidden_layers": 32, "num_attention_heads": 36,
-        "num_key_value_heads": 4,
-    },
-    "15b": {
-        "hidden_size": 6144, "intermediate_size": 24576, "num_hidden_layers": 40, "num_attention_heads": 48,
-        "num_key_value_heads": 4, "tie_word_embeddings": False,
-    },
-}  # fmt: skip
 SIZES = {"3b": 3_030_371_328, "7b": 7_173_923_840, "15b": 15_957_889_024}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+def published(name: str) -> Starcoder2Config:
+    """The recipe's preset with the published vocabulary."""
+    return Starcoder2Config(vocab_size=49_152, **recipe.Model(preset=name).model_dump(exclude={"preset", "start"}))
+
+
+@pytest.mark.parametrize("name", SIZES)
 def test_published_sizes(name):
-    config = Starcoder2Config(vocab_size=49_152, **PUBLISHED[name])
+    config = published(name)
     with torch.device("meta"):
         model = Starcoder2(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == SIZES[name]
     assert num_parameters(config) == SIZES[name]
     assert config.head_dim == 128
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_shapes_have_the_names_and_shapes_of_transformers(name):
+    transformers = pytest.importorskip("transformers")
+    config = published(name)
+    values = {key: value for key, value in config.to_dict().items() if key not in ("architectures", "model_type")}
+    with torch.device("meta"):
+        ours, theirs = (
+            Starcoder2(config),
+            transformers.Starcoder2ForCausalLM(transformers.Starcoder2Config(**values)),
+        )
+    mine, reference = (
+        {key: tuple(value.shape) for key, value in model.named_parameters()} for model in (ours, theirs)
+    )
+    assert mine == reference
+    assert (ours.lm_head.weight is ours.model.embed_tokens.weight) is config.tie_word_embeddings
+
+
+def test_the_long_stage_changes_positions_only():
+    config = published("3b")
+    longer = config.with_context(num_positions=16_384, rope_theta=999_999.4420358813)
+    assert num_parameters(longer) == num_parameters(config)
+    assert (
+        dataclasses.replace(
+            longer, rope_theta=config.rope_theta, max_position_embeddings=config.max_position_embeddings
+        )
+        == config
+    )
+    assert (longer.rope_theta, longer.max_position_embeddings, longer.sliding_window) == (
+        999_999.4420358813, 16_384, 4_096,
+    )  # fmt: skip
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from starsmith.errors import InputError
-from starsmith.model.generation import Generated, generate, token_log_probs
+from starsmith.errors import InputError, MachineError
+from starsmith.model import generation
+from starsmith.model.cache import KeyValueCache
+from starsmith.model.generation import FimTokens, Generated, Step, fim_prompt, generate, infill, token_log_probs
 
 PROMPTS = [[5, 9, 11], [7], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9], [42, 43], [8] * 30]
 
@@ -39,6 +41,123 @@ def test_greedy_equals_transformers(make_model, transformers_model):
         )[0, len(prompt) :].tolist()  # fmt: skip
         found = generate(model, [prompt], max_new_tokens=20, eos_token_id=96)[0]
         assert found.ids == [token for token in ids if token != 96]
+
+
+def test_batches_equal_those_of_transformers_far_beyond_the_window(make_model, transformers_model):
+    """Their batch is padded on the left and their cache is their own; 100 tokens with a window of 8."""
+    model = make_model(sliding_window=8)
+    width = max(map(len, PROMPTS))
+    padded = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in PROMPTS])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
+    ids = transformers_model(model).generate(
+        padded, attention_mask=mask, max_new_tokens=100, do_sample=False, eos_token_id=96, pad_token_id=96
+    )
+    found = generate(model, PROMPTS, max_new_tokens=100, eos_token_id=96)
+    for row, completion in zip(ids[:, width:].tolist(), found, strict=True):
+        assert completion.ids == [*row, 96][: [*row, 96].index(96)]
+    assert {completion.finish_reason for completion in found} >= {"length"}
+
+
+@pytest.mark.parametrize("prompt_tokens", [1, 7, 40])
+def test_prompts_may_be_read_in_any_pieces(prompt_tokens, make_model, monkeypatch):
+    model = make_model(sliding_window=8)
+    expected = generate(model, PROMPTS, max_new_tokens=12, eos_token_id=-1)
+    monkeypatch.setattr(generation, "_PROMPT_TOKENS", prompt_tokens)
+    assert generate(model, PROMPTS, max_new_tokens=12, eos_token_id=-1) == expected
+
+
+def test_rows_that_end_make_room_when_half_of_the_batch_has(make_model, monkeypatch):
+    """The context ends rows after 8, 7, ..., 1 tokens; the batch shrinks seldom, and no row notices."""
+    model = make_model(sliding_window=4, max_position_embeddings=9)
+    prompts = [[7 * place % 97 + 1] * place for place in range(1, 9)]
+    expected = [generate(model, [prompt], max_new_tokens=8, eos_token_id=-1)[0] for prompt in prompts]
+    sizes = []
+    select = KeyValueCache.select
+    monkeypatch.setattr(KeyValueCache, "select", lambda self, rows: (sizes.append(len(rows)), select(self, rows)))
+    assert generate(model, prompts, max_new_tokens=8, eos_token_id=-1) == expected
+    assert [len(completion.ids) for completion in expected] == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert sizes == [4, 2, 1]
+
+
+def test_a_step_writes_the_same_when_it_runs_again(make_model):
+    """A graph is warmed up and recorded before it is replayed; none of that may be seen in what follows."""
+    model = make_model(sliding_window=4)
+    ids = [5, 9, 11, 2, 8, 1, 1, 7]
+    cache = KeyValueCache(model.config, num_rows=1, num_tokens=8)
+    step = Step(model, cache)
+    with torch.no_grad():
+        for place, token in enumerate(ids):
+            step._tokens_B1.fill_(token)
+            first, again = step._run().clone(), step._run()
+            assert torch.equal(first, again)
+            logits = step(torch.tensor([token]))
+            assert torch.equal(logits, first)
+            assert (logits[0] - model(torch.tensor([ids[: place + 1]]))[0, -1]).abs().max() < 1e-5
+
+
+def test_a_step_uses_tensors_that_keep_their_place(make_model):
+    """What a graph records are addresses: those of the cache stay the same from step to step."""
+    model = make_model(sliding_window=8)
+    cache = KeyValueCache(model.config, num_rows=2, num_tokens=30)
+    with torch.no_grad():
+        model(torch.tensor([[1, 2, 3], [4, 5, 6]]), cache=cache)
+
+        def places():
+            rings = cache.open(1).rings
+            return [x.data_ptr() for ring in rings for x in (ring.keys, ring.values)] + [
+                cache._length_B.data_ptr()
+            ]
+
+        before = places()
+        for _ in range(12):
+            model(torch.tensor([[1], [2]]), cache=cache)
+        assert places() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("decoding", ["graph", "compiled"])
+@pytest.mark.parametrize(("dtype", "head"), [(torch.float32, {}), (torch.bfloat16, {"hidden_size": 96})])
+def test_graphs_equal_plain_decoding(decoding, dtype, head, make_model):
+    model = make_model(sliding_window=8, **head).to("cuda", dtype)
+    expected = generate(model, PROMPTS, max_new_tokens=40, eos_token_id=-1, decoding="plain")
+    assert generate(model, PROMPTS, max_new_tokens=40, eos_token_id=-1, decoding=decoding) == expected
+
+
+def test_graphs_need_a_gpu(make_model):
+    with pytest.raises(MachineError, match="'graph' needs a model on a CUDA GPU; use 'plain'"):
+        generate(make_model(), [[1]], max_new_tokens=2, decoding="graph")
+
+
+FIM = FimTokens(prefix=90, middle=91, suffix=92, file_separator=93)
+
+
+def test_prompts_of_holes():
+    assert fim_prompt([1, 2], [3], FIM) == [90, 1, 2, 92, 3, 91]
+    assert fim_prompt([1, 2], [3], FIM, order="spm") == [90, 92, 3, 91, 1, 2]
+    assert fim_prompt([], [], FIM) == [90, 92, 91]
+
+
+@pytest.mark.parametrize("order", ["psm", "spm"])
+def test_middles_equal_the_full_forward(order, make_model):
+    model = make_model(sliding_window=8)
+    holes = [([5, 9, 11], [7, 7]), ([], [4]), ([1] * 20, [])]
+    expected = [plain_greedy(model, fim_prompt(*hole, FIM, order=order), 15) for hole in holes]
+    found = infill(model, holes, FIM, max_new_tokens=15, eos_token_id=-1, order=order)
+    for completion, ids in zip(found, expected, strict=True):
+        assert completion.ids == [*ids, 93][: [*ids, 93].index(93)]
+    assert len({tuple(completion.ids) for completion in found}) == 3
+
+
+def test_middles_end_at_the_end_token_and_at_a_file_separator(make_model):
+    model, hole = make_model(), ([5, 9], [7])
+    ids = generate(
+        model, [fim_prompt(*hole, FIM)], max_new_tokens=8, eos_token_id=-1, temperature=1.0, seed=3
+    )[0].ids  # fmt: skip
+    assert ids[5] not in ids[:5]
+    sampled = {"max_new_tokens": 8, "temperature": 1.0, "seed": 3}
+    assert infill(model, [hole], FIM, eos_token_id=ids[5], **sampled) == [Generated(ids[:5], "eos")]
+    separator = FimTokens(prefix=90, middle=91, suffix=92, file_separator=ids[5])
+    assert infill(model, [hole], separator, eos_token_id=-1, **sampled) == [Generated(ids[:5], "eos")]
 
 
 def test_samples_do_not_depend_on_the_batch(make_model):

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from starsmith.model.attention import attend, visibility
-from starsmith.model.cache import KeyValueCache
 from starsmith.model.configuration import Starcoder2Config
 from starsmith.model.starcoder2 import Starcoder2
 
@@ -88,49 +87,44 @@ def test_window_counts_the_position_itself(make_model, make_tokens):
             assert torch.equal(model(changed)[0, 31], before) is not is_seen
 
 
-@pytest.mark.parametrize("window", [None, 1, 8, 64])
-@pytest.mark.parametrize("chunks", [[20, *[1] * 30], [1] * 50, [3, 7, 1, 20, 1, 18], [50]], ids=str)
-def test_cache_equals_the_full_forward(window, chunks, make_model, make_tokens):
-    model, batch = make_model(sliding_window=window), make_tokens(2, 50)
-    cache = KeyValueCache(model.config, num_rows=2, num_tokens=50)
-    assert cache.size == min(window or 50, 50)
-    with torch.no_grad():
-        parts = [model(part, cache=cache) for part in batch.split(chunks, dim=1)]
-        assert (torch.cat(parts, dim=1) - model(batch)).abs().max() < TOLERANCE
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_a_layer_compiles_whole_once_for_all_layers(make_model, make_tokens):
+    """No break in the graph, and no compilation for each layer; gradients are those of the plain layer."""
+    model, batch = make_model(sliding_window=8), make_tokens(2, 32)
+    documents = torch.tensor([[0] * 10 + [1] * 22, [0] * 32])
+    torch.compiler.reset()
+    num_graphs = 0
+
+    def count(graph, inputs):
+        nonlocal num_graphs
+        num_graphs += 1
+        return graph.forward
+
+    expected = model(batch, documents_BT=documents)
+    expected.square().sum().backward()
+    wanted = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    for layer in model.model.layers:
+        layer.compile(backend=count, fullgraph=True)
+    found = model(batch, documents_BT=documents)
+    found.square().sum().backward()
+    assert num_graphs == 1
+    assert (found - expected).abs().max() < TOLERANCE
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, wanted[name], rtol=1e-3, atol=1e-3), name
 
 
-def test_cache_refuses_more_than_its_room(make_model, make_tokens):
-    model = make_model(sliding_window=8)
-    cache = KeyValueCache(model.config, num_rows=1, num_tokens=10)
-    with torch.no_grad(), pytest.raises(ValueError, match="room for 10 tokens"):
-        model(make_tokens(1, 11), cache=cache)
-
-
-def test_blocks_cover_every_query_once_and_hide_what_the_rule_hides():
-    documents = torch.tensor([[0] * 100 + [1] * 250])
-    blocks = visibility(350, 60, documents)
-    assert [row for block in blocks for row in range(350)[block.queries]] == list(range(350))
-    mask = torch.zeros(350, 350, dtype=torch.bool)
-    for block in blocks:
-        mask[block.queries, block.keys] = block.mask[0, 0]
-    query, key = torch.arange(350)[:, None], torch.arange(350)[None]
-    expected = (key <= query) & (key > query - 60) & (documents[0][:, None] == documents[0][None])
-    assert torch.equal(mask, expected)
-
-
-def test_blocks_equal_one_masked_call():
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, heads, 300, 16, generator=generator) for heads in (6, 2, 2))
-    index = torch.arange(300)
-    mask = (index[:, None] >= index) & (index[:, None] - index < 70)
-    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-    assert torch.allclose(attend(q, k, v, visibility(300, 70, None)), whole, atol=1e-6)
-
-
-def test_nothing_to_hide_needs_no_mask():
-    assert visibility(32, 32, None) is None
-    assert visibility(32, None, None) is None
-    assert visibility(33, 32, None) is not None
+def test_a_layer_can_be_checkpointed(make_model, make_tokens):
+    model, batch = make_model(sliding_window=8), make_tokens(2, 32)
+    documents = torch.tensor([[0] * 10 + [1] * 22, [0] * 32])
+    model(batch, documents_BT=documents).square().sum().backward()
+    wanted = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    for number, layer in enumerate(model.model.layers):
+        model.model.layers[number] = checkpoint_wrapper(layer)
+    model(batch, documents_BT=documents).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.grad, wanted[name.replace("_checkpoint_wrapped_module.", "")]), name
 
 
 def test_initial_weights_depend_on_the_seed_only(make_model):

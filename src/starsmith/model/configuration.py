@@ -62,6 +62,10 @@ class Starcoder2Config:
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    def with_context(self, *, num_positions: int, rope_theta: float) -> "Starcoder2Config":
+        """The same network for longer sequences (section 6.2): only the angles of positions change."""
+        return dataclasses.replace(self, max_position_embeddings=num_positions, rope_theta=rope_theta)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of `config.json`; RoPE's base under both the older and the newer key."""
         return {
