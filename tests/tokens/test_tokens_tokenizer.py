@@ -19,7 +19,7 @@ from starsmith import recipe
 from starsmith.documents.special_tokens import PLACEHOLDER_TOKENS, SPECIAL_TOKENS, STRUCTURE_TOKENS
 from starsmith.errors import InputError
 from starsmith.tokens import tokenizer as tokenizer_module
-from starsmith.tokens.tokenizer import Tokenizer, chunks, train, train_on_texts, write_huggingface
+from starsmith.tokens.tokenizer import Tokenizer, train, train_on_texts, write_huggingface
 
 pieces = st.one_of(
     st.text(max_size=20), st.sampled_from([*SPECIAL_TOKENS, "\n", "    ", "x = 1", "it's", "\r\n", "日本"])
@@ -71,25 +71,6 @@ def test_literal_structure_is_text_and_placeholders_are_tokens(tokenizer: Tokeni
 def test_digits_stand_alone(tokenizer: Tokenizer) -> None:
     [ids] = tokenizer.encode(["x = 2024"])
     assert [tokenizer.decode([number]) for number in ids[-4:]] == [b"2", b"0", b"2", b"4"]
-
-
-@settings(max_examples=50, deadline=None)
-@given(text=st.lists(texts, max_size=20).map(" ".join), size=st.integers(1, 12))
-def test_chunks_do_not_change_tokens(tokenizer: Tokenizer, text: str, size: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "CHUNK_CHARS", 10**9)
-        [whole] = tokenizer.encode([text])
-        patch.setattr(tokenizer_module, "CHUNK_CHARS", size)
-        assert "".join(chunks(text)) == text
-        np.testing.assert_array_equal(tokenizer.encode([text])[0], whole)
-
-
-def test_long_real_text_is_chunked_and_unchanged(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "\n".join(SOURCES)
-    assert len(list(chunks(text))) > 1
-    [chunked] = tokenizer.encode([text])
-    monkeypatch.setattr(tokenizer_module, "CHUNK_CHARS", 10**9)
-    np.testing.assert_array_equal(tokenizer.encode([text])[0], chunked)
 
 
 DOCUMENTS = [
@@ -170,6 +151,17 @@ def test_foreign_or_damaged_files_are_refused(tokenizer: Tokenizer, tmp_path: Pa
     swapped = tokenizer.text.replace("<fim_prefix>", "<fim_swapped>")
     with pytest.raises(InputError, match=r"id 1 is '<fim_swapped>', must be '<fim_prefix>'"):
         Tokenizer(swapped)
+
+
+def test_ids_with_gaps_and_tokens_that_are_no_bytes_are_refused(tokenizer: Tokenizer) -> None:
+    described = json.loads(tokenizer.text)
+    described["model"]["vocab"]["zzz"] = 5_000
+    with pytest.raises(InputError, match="no token has id 1024; the ids of 1025 tokens must have no gaps"):
+        Tokenizer(json.dumps(described))
+    described["model"]["vocab"].pop("zzz")
+    described["model"]["vocab"]["日本"] = 1024
+    with pytest.raises(InputError, match=r"token 1024 \('日本'\) is not byte-level"):
+        Tokenizer(json.dumps(described))
 
 
 def test_autotokenizer_agrees(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Byte-level BPE as StarCoder2 has it (section 4.6), on the Hugging Face `tokenizers` library.
+"""Byte-level BPE as StarCoder2 has it (section 4.6): trained and described by the Hugging Face `tokenizers` library.
+
+Texts are encoded by kernels of our own with the library's ids (`encoding.py`).
 
 The 38 special tokens come first, with the ids of section 4.5; then the 256 bytes; then the merges. Before BPE
 every digit stands alone and the rest is split by GPT-2's expression. Pairs seen once are not merged, so a small
@@ -12,6 +14,7 @@ The training sample is drawn by a keyed hash of the released content, and counts
 so the same documents give the same bytes whatever their order and the number of threads.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -24,21 +27,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tokenizers
-from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from starsmith import recipe
 from starsmith.documents.special_tokens import END_OF_TEXT, PLACEHOLDER_TOKENS, SPECIAL_TOKENS, STRUCTURE_TOKENS
 from starsmith.errors import InputError
-
-Ids = NDArray[np.unsignedinteger[Any]]
-"""Token ids, uint16 for a vocabulary of at most 65,536 and uint32 beyond."""
+from starsmith.tokens.encoding import Encoder, KernelEncoder, LibraryEncoder, byte_alphabet, unknown_part
+from starsmith.tokens.encoding import Ids as Ids
 
 PLACEHOLDERS = re.compile("|".join(map(re.escape, PLACEHOLDER_TOKENS)))
 
-CHUNK_CHARS = 64 * 1024
-"""Longer texts are encoded in chunks of about this size, cut where the pre-tokenizer cuts anyway."""
-_GROUP_CHARS = 1024 * 1024
 _MIN_FREQUENCY = 2
 _ROWS_PER_READ = 16
 
@@ -52,10 +50,7 @@ class Tokenizer:
         Raises:
             InputError: it is not a tokenizer, or its first 38 ids are not the special tokens.
         """
-        try:
-            self._inner: Any = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises plain Exception
-            raise InputError(f"not a tokenizer.json: {error}") from None
+        self._inner = _inner(text)
         self._inner.encode_special_tokens = True  # structure tokens in text are text; not saved in the file
         for number, token in enumerate(SPECIAL_TOKENS):
             if self._inner.id_to_token(number) != token:
@@ -82,20 +77,26 @@ class Tokenizer:
     def save(self, path: Path) -> None:
         path.write_text(self.text, encoding="utf-8")
 
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[str]]:
+        return Tokenizer, (self.text,)
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """Compiled kernels, or the library where the file asks for what they do not know."""
+        described = json.loads(self._inner.to_str())
+        reason = unknown_part(described)
+        if reason is not None:
+            return LibraryEncoder(self._inner, self.dtype, reason)
+        return KernelEncoder(self._inner, described, self.dtype)
+
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text; structure tokens in the text are encoded as text."""
-        pieces: list[list[Ids]] = [[] for _ in texts]
-        for group in _groups(texts):
-            encoded = self._inner.encode_batch_fast([chunk for _, chunk in group], add_special_tokens=False)
-            for (number, _), encoding in zip(group, encoded, strict=True):
-                pieces[number].append(np.asarray(encoding.ids, dtype=self.dtype))
-        empty = np.zeros(0, dtype=self.dtype)
-        return [np.concatenate(parts) if parts else empty for parts in pieces]
+        return self.encoder.encode(texts)
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """The exact bytes of the ids; a special token stands for its own characters."""
-        table = self._bytes
-        return b"".join([table[number] for number in ids])
+        numbers = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        return b"".join(map(self._bytes.__getitem__, numbers))
 
 
 def train(parts: Sequence[Path], config: recipe.Tokenizer, *, seed: int) -> Tokenizer:
@@ -167,63 +168,45 @@ def write_huggingface(tokenizer: Tokenizer, folder: Path, *, model_max_length: i
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def _inner(text: str) -> Any:
+    """The library's tokenizer; placeholders are recognised in text even where the file calls them special.
+
+    Raises:
+        InputError: the text is not a tokenizer.
+    """
+    try:
+        inner: Any = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises plain Exception
+        raise InputError(f"not a tokenizer.json: {error}") from None
+    added = inner.get_added_tokens_decoder().values()
+    if any(token.special and token.content in PLACEHOLDER_TOKENS for token in added):
+        described = json.loads(text)
+        for token in described["added_tokens"]:
+            token["special"] = token["special"] and token["content"] not in PLACEHOLDER_TOKENS
+        inner = tokenizers.Tokenizer.from_str(json.dumps(described))
+    return inner
+
+
 def _token_bytes(inner: Any, vocab_size: int) -> list[bytes]:
-    """The bytes each id stands for."""
-    byte_of = {char: number for number, char in enumerate(_byte_alphabet())}
+    """The bytes each id stands for.
+
+    Raises:
+        InputError: the ids have gaps, or a token is not made of GPT-2's characters for bytes.
+    """
+    byte_of = {char: number for number, char in enumerate(byte_alphabet())}
+    added = {number: token.content for number, token in inner.get_added_tokens_decoder().items()}
     table = []
     for number in range(vocab_size):
         token = inner.id_to_token(number)
-        if number < len(SPECIAL_TOKENS):
-            table.append(token.encode())
-        else:
-            table.append(bytes(byte_of[char] for char in token))
+        if token is None:
+            raise InputError(
+                f"tokenizer: no token has id {number}; the ids of {vocab_size} tokens must have no gaps"
+            )
+        try:
+            table.append(token.encode() if number in added else bytes(byte_of[char] for char in token))
+        except KeyError:
+            raise InputError(f"tokenizer: token {number} ({token!r}) is not byte-level") from None
     return table
-
-
-def _byte_alphabet() -> list[str]:
-    """GPT-2's printable character for each byte: itself where printable, else the next from U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    alphabet, moved = [], 0
-    for number in range(256):
-        alphabet.append(chr(number) if number in printable else chr(0x100 + moved))
-        moved += number not in printable
-    return alphabet
-
-
-def _groups(texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-    """Chunks with the number of their text, in groups small enough that the library's own objects stay small."""
-    group: list[tuple[int, str]] = []
-    num_chars = 0
-    for number, text in enumerate(texts):
-        for chunk in chunks(text):
-            group.append((number, chunk))
-            num_chars += len(chunk)
-            if num_chars >= _GROUP_CHARS:
-                yield group
-                group, num_chars = [], 0
-    if group:
-        yield group
-
-
-def chunks(text: str) -> Iterator[str]:
-    """Cuts a long text without changing its tokens.
-
-    Every alternative of the pre-tokenizer's expression has white space only at its start or throughout, so a place
-    between visible ASCII and a line feed or space is always a boundary of words, and BPE never crosses words.
-    A text without such a place stays whole.
-    """
-    start = 0
-    while len(text) - start > CHUNK_CHARS:
-        found = _BOUNDARY.search(text, start + CHUNK_CHARS)
-        if found is None:
-            break
-        yield text[start : found.start()]
-        start = found.start()
-    if start < len(text):
-        yield text[start:]
-
-
-_BOUNDARY = re.compile(r"(?<=[!-~])[\n ]")
 
 
 def _sample(parts: Sequence[Path], sample_bytes: int, seed: int) -> set[str]:
