@@ -261,7 +261,15 @@ def test_long_curves_are_thinned_to_means():
 
 @pytest.mark.parametrize(
     ("seconds", "written"),
-    [(0.424, "0.42 s"), (12.34, "12.3 s"), (59.6, "59.6 s"), (200, "3 min 20 s"), (3599.7, "60 min 00 s")],
+    [
+        (0.424, "0.42 s"),
+        (12.34, "12.3 s"),
+        (59.6, "59.6 s"),
+        (200, "3 min 20 s"),
+        (3599.7, "60 min 00 s"),
+        (18_430, "5 h 07 min"),
+        (1_047_600, "12 d 03 h"),
+    ],
 )
 def test_seconds(seconds, written):
     assert report.format_seconds(seconds) == written

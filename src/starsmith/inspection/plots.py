@@ -18,11 +18,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 WIDTH_INCHES = 5.6
 MAX_POINTS = 400
@@ -72,6 +73,23 @@ class Plot:
 def format_count(value: float) -> str:
     """12345 -> 12,345."""
     return f"{value:,.0f}"
+
+
+def format_short(value: float) -> str:
+    """12300 -> 12.3k, 1200000 -> 1.2M; below a thousand as it is."""
+    for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor * 0.9995:
+            return f"{value / factor:.4g}{unit}" if abs(value) < 100 * factor else f"{value / factor:.0f}{unit}"
+    return f"{value:.6g}"
+
+
+def format_plain(value: float) -> str:
+    """As short as three digits allow: 0.0003 -> 3e-4."""
+    text = f"{value:.3g}" if value == 0 or 1e-2 <= abs(value) < 1e5 else f"{value:.2e}"
+    mantissa, mark, exponent = text.partition("e")
+    if not mark:
+        return text
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
 
 def format_bytes(value: float) -> str:
@@ -221,6 +239,16 @@ class Curve:
     """Few measurements: drawn as points joined by a dashed line."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Places on the horizontal axis that mean something."""
+
+    label: str
+    x: Sequence[float]
+    kind: Literal["border", "lines", "ticks"]
+    """Where something begins, with its label in the plot; lines from top to bottom; or ticks at the bottom."""
+
+
 def curves(
     name: str,
     title: str,
@@ -230,18 +258,24 @@ def curves(
     axis: str,
     value_axis: str,
     form: Callable[[float], str] | None = None,
-    second: Curve | None = None,
+    marks: Sequence[Mark] = (),
     from_zero: bool = False,
+    logarithmic: bool = False,
+    wide: bool = False,
 ) -> Plot:
-    """Lines over one horizontal axis; `second` has a value axis of its own on the right.
+    """Lines over one horizontal axis.
 
-    A line of more than `MAX_POINTS` points is drawn as the means of so many equal runs of its points.
+    A line of more than `MAX_POINTS` points is drawn as the means of so many equal runs of its points, over a band
+    from the least to the largest of each run. `logarithmic` needs a positive value somewhere to have an effect.
     """
     with _style():
-        figure = _figure(3.2)
+        figure = _figure(3.2, WIDTH_INCHES * 2 if wide else WIDTH_INCHES)
         axes = figure.subplots()
         for number, curve in enumerate(lines):
             x, y = thin(curve.x, curve.y)
+            low, high = _extent(curve.x, curve.y)
+            if len(curve.x) > MAX_POINTS:
+                axes.fill_between(x, low, high, color=_SERIES[number], alpha=0.18, linewidth=0)
             axes.plot(
                 x,
                 y,
@@ -253,30 +287,54 @@ def curves(
                 linestyle="--" if curve.marks else "-",
             )
         _upright(axes, axis, value_axis, form, integer=False)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))
+        if logarithmic and any(value > 0 for curve in lines for value in curve.y):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
         if from_zero:
             axes.set_ylim(bottom=0)
-        if second is not None:
-            right = axes.twinx()
-            x, y = thin(second.x, second.y)
-            right.plot(x, y, color=_MUTED, linewidth=1.1, linestyle=":", label=second.label)
-            right.set_ylabel(second.label)
-            right.set_ylim(bottom=0)
-            right.tick_params(labelcolor=_MUTED, length=0)
-            right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-            right.spines[["top", "left", "right", "bottom"]].set_visible(False)
-        if len(lines) + (second is not None) > 1:
-            figure.legend(loc="outside upper left", ncols=3)
+        for mark in marks:
+            _draw(axes, mark)
+        if len(lines) + sum(mark.kind != "border" for mark in marks) > 1:
+            figure.legend(loc="outside upper left", ncols=4 if wide else 2)
         return _render(figure, name, title, description)
+
+
+def _draw(axes: Axes, mark: Mark) -> None:
+    across = axes.get_xaxis_transform()  # the horizontal axis in data, the vertical one from 0 to 1
+    match mark.kind:
+        case "border":
+            axes.axvline(mark.x[0], color=_MUTED, linewidth=0.9)
+            axes.text(
+                mark.x[0], 1.01, f"{mark.label} \u2192", transform=across, color=_MUTED, fontsize=8.5, va="bottom"
+            )
+        case "lines":
+            axes.vlines(mark.x, 0, 1, transform=across, color=_SERIES[3], linewidth=1.2, linestyle=(0, (4, 2)),
+                        label=mark.label)  # fmt: skip
+        case "ticks":
+            axes.vlines(mark.x, 0, 0.06, transform=across, color=_SERIES[4], linewidth=1.8, label=mark.label)
 
 
 def thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
     """At most `MAX_POINTS` points: means of equal runs; values that are not finite are left out."""
-    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
-    run = max(1, math.ceil(len(points) / MAX_POINTS))
-    runs = [points[start : start + run] for start in range(0, len(points), run)]
+    runs = _runs(x, y)
     return [sum(a for a, _ in part) / len(part) for part in runs], [
         sum(b for _, b in part) / len(part) for part in runs
     ]
+
+
+def _extent(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The least and the largest value of each run of `thin`."""
+    runs = _runs(x, y)
+    return [min(b for _, b in part) for part in runs], [max(b for _, b in part) for part in runs]
+
+
+def _runs(x: Sequence[float], y: Sequence[float]) -> list[list[tuple[float, float]]]:
+    points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    run = max(1, math.ceil(len(points) / MAX_POINTS))
+    return [points[start : start + run] for start in range(0, len(points), run)]
 
 
 @contextlib.contextmanager
@@ -285,8 +343,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(height_inches: float) -> Figure:
-    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+def _figure(height_inches: float, width_inches: float = WIDTH_INCHES) -> Figure:
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def _short(label: str) -> str:

@@ -21,10 +21,11 @@ from typing import Any
 
 import jinja2
 
-from starsmith.inspection import plots
+from starsmith.inspection import plots, training_curves
 from starsmith.inspection.composition import Composition, Share
 from starsmith.inspection.funnel import Funnel
-from starsmith.inspection.plots import Curve, Plot
+from starsmith.inspection.plots import Plot
+from starsmith.inspection.training_curves import Event, StageSummary
 
 _TEMPLATES = Path(__file__).parent / "templates"
 MAX_SAMPLES = 6
@@ -63,8 +64,8 @@ class ReportInputs:
     model: Mapping[str, Any] | None = None
     """The model's configuration and `num_parameters`."""
     metrics: Sequence[Mapping[str, Any]] = ()
-    """One for each training step: `step`, `loss`, `learning_rate`, `tokens`, `tokens_per_second`, and at times
-    `validation_loss`."""
+    """One for each training step, as `metrics.jsonl` has them (keys may be absent or None, but for `step`), stage
+    after stage; a later stage's rows carry its name as `stage`."""
     evaluation: Mapping[str, Any] | None = None
     """What evaluation wrote as `results.json`: `sandbox` (with its `level`, or None), and `benchmarks` by name,
     each with `estimates` (`value`, `low`, `high`, `n`), `labels`, `examples`, `num_problems`,
@@ -89,7 +90,10 @@ class _View:
     inputs: ReportInputs
     tiles: Sequence[_Tile]
     figures: Mapping[str, Plot]
-    validation: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    stages: Sequence[StageSummary] = ()
+    events: Sequence[Event] = ()
+    validation: Sequence[Mapping[str, Any]] = ()
+    """Rows of the table of losses: those with a validation loss, the first and the last."""
     samples: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     model_rows: Mapping[str, Any] = field(default_factory=dict)
 
@@ -102,7 +106,9 @@ def render_report(inputs: ReportInputs) -> str:
         inputs=inputs,
         tiles=_tiles(inputs),
         figures=_figures(inputs),
-        validation=[row for row in inputs.metrics if row.get("validation_loss") is not None],
+        stages=training_curves.stages(inputs.metrics),
+        events=training_curves.events(inputs.metrics),
+        validation=_tabled(inputs.metrics),
         samples=_samples(inputs.evaluation),
         model_rows={
             name: value for name, value in (inputs.model or {}).items() if name not in _NOT_LISTED_IN_MODEL
@@ -135,12 +141,17 @@ def format_number(value: Any) -> str:
 
 
 def format_seconds(value: float) -> str:
-    """0.42 s, 12.3 s, 3 min 20 s."""
+    """0.42 s, 12.3 s, 3 min 20 s, 5 h 07 min, 12 d 03 h."""
     if value < 10:
         return f"{value:.2f} s"
     if value < 60:
         return f"{value:.1f} s"
-    return f"{int(value + 0.5) // 60} min {int(value + 0.5) % 60:02d} s"
+    if value < 7_200:
+        return f"{int(value + 0.5) // 60} min {int(value + 0.5) % 60:02d} s"
+    minutes = int(value / 60 + 0.5)
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1_440:,} d {minutes % 1_440 // 60:02d} h"
 
 
 def format_share(part: float, whole: float) -> str:
@@ -165,7 +176,7 @@ def _environment() -> jinja2.Environment:
         "visible": visible,
         "words": lambda name: str(name).replace("_", " "),
     }
-    environment.globals["share"] = format_share
+    environment.globals |= {"share": format_share, "max_events": training_curves.MAX_EVENTS}
     return environment
 
 
@@ -193,13 +204,11 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
     parameters = (inputs.model or {}).get("num_parameters")
     if parameters is not None:
         tiles.append(_Tile(label="parameters", value=_short_count(parameters)))
-    if inputs.metrics:
-        last = inputs.metrics[-1]
+    learned = training_curves.learned(inputs.metrics)
+    if learned:
         validation = [row["validation_loss"] for row in inputs.metrics if row.get("validation_loss") is not None]
-        note = f"{inputs.metrics[0]['loss']:.3f} at first" + (
-            f", validation {validation[-1]:.3f}" if validation else ""
-        )
-        tiles.append(_Tile(label="training loss", value=f"{last['loss']:.3f}", note=note))
+        note = f"{learned[0]['loss']:.3f} at first" + (f", validation {validation[-1]:.3f}" if validation else "")
+        tiles.append(_Tile(label="training loss", value=f"{learned[-1]['loss']:.3f}", note=note))
     for name, benchmark in ((inputs.evaluation or {}).get("benchmarks") or {}).items():
         estimates = benchmark["estimates"]
         # The measure after which the benchmark is named, else the first.
@@ -208,6 +217,13 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
             note = f"{metric}, {format_number(estimate['low'])} to {format_number(estimate['high'])}"
             tiles.append(_Tile(label=name.replace("_", " "), value=format_number(estimate["value"]), note=note))
     return tiles
+
+
+def _tabled(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    last = len(metrics) - 1
+    return [
+        row for place, row in enumerate(metrics) if place in (0, last) or row.get("validation_loss") is not None
+    ]
 
 
 def _short_count(value: float) -> str:
@@ -243,7 +259,7 @@ def _figures(inputs: ReportInputs) -> dict[str, Plot]:
     return {
         **(_funnel_figures(inputs.funnel) if inputs.funnel is not None else {}),
         **(_composition_figures(inputs.composition) if inputs.composition is not None else {}),
-        **_training_figures(inputs.metrics),
+        **training_curves.figures(inputs.metrics),
         **_evaluation_figures(inputs.evaluation),
         **_timing_figures(inputs.timings),
     }
@@ -350,58 +366,6 @@ def _grouped_sizes(sizes: Iterable[tuple[int, int]]) -> tuple[list[str], list[in
         label = str(low) if low == high else f"{low}\u2013{high}"
         groups[label] = groups.get(label, 0) + count
     return list(groups), list(groups.values())
-
-
-def _training_figures(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Plot]:
-    if not metrics:
-        return {}
-    steps = [float(row["step"]) for row in metrics]
-    losses = [float(row["loss"]) for row in metrics]
-    validation = [row for row in metrics if row.get("validation_loss") is not None]
-    lines = [Curve(label="training loss", x=steps, y=losses)]
-    if validation:
-        lines.append(
-            Curve(
-                label="validation loss",
-                x=[float(row["step"]) for row in validation],
-                y=[float(row["validation_loss"]) for row in validation],
-                marks=True,
-            )
-        )
-    rates = [row for row in metrics if row.get("learning_rate") is not None]
-    figures = {
-        "loss": plots.curves(
-            "loss",
-            "Loss and learning rate",
-            f"The training loss goes from {losses[0]:.3f} to {losses[-1]:.3f} in {len(metrics):,} steps.",
-            lines,
-            axis="step",
-            value_axis="loss (nats per token)",
-            second=Curve(
-                label="learning rate",
-                x=[float(row["step"]) for row in rates],
-                y=[float(row["learning_rate"]) for row in rates],
-            ),
-        )
-    }
-    speeds = [row for row in metrics if row.get("tokens_per_second") is not None]
-    if speeds:
-        figures["throughput"] = plots.curves(
-            "throughput",
-            "Training throughput",
-            "Tokens a second at each training step.",
-            [
-                Curve(
-                    label="tokens a second",
-                    x=[float(row["step"]) for row in speeds],
-                    y=[float(row["tokens_per_second"]) for row in speeds],
-                )
-            ],
-            axis="step",
-            value_axis="tokens a second",
-            from_zero=True,
-        )
-    return figures
 
 
 def _evaluation_figures(evaluation: Mapping[str, Any] | None) -> dict[str, Plot]:
