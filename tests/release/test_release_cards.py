@@ -197,6 +197,13 @@ def test_the_model_card_states_scores_as_they_are(model_inputs):
     assert results[0]["metrics"][0]["value"] == 0.0061
 
 
+def test_the_model_card_sums_tokens_and_passes_over_losses_that_are_none(model_inputs):
+    bad = {"step": 3, "loss": None, "tokens": 4096, "skipped": "the loss is nan"}
+    card = render_model_card(dataclasses.replace(model_inputs, metrics=[*model_inputs.metrics, bad]))
+    assert "| steps | 3 |" in card and "| tokens | 16,384 |" in card
+    assert "| training loss, last step | 8.5000 |" in card
+
+
 def test_an_untrained_unevaluated_model_says_so(model_inputs):
     card = render_model_card(dataclasses.replace(model_inputs, metrics=(), evaluation=None))
     assert "was not trained" in card and "was not evaluated" in card and "model-index" not in _header(card)

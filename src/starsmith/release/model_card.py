@@ -33,7 +33,8 @@ class ModelCardInputs:
     training: Mapping[str, Any]
     """The `[training]` table of the recipe."""
     metrics: Sequence[Mapping[str, Any]] = ()
-    """One for each training step: `step`, `loss`, `tokens`, and at times `validation_loss`."""
+    """One for each training step, stage after stage: `step`, `loss` (None where it was not a number), `tokens` (of
+    that step), and at times `validation_loss`."""
     tokenizer: Mapping[str, Any] | None = None
     """Facts about the tokenizer, by name."""
     evaluation: Mapping[str, Any] | None = None
@@ -50,12 +51,15 @@ class ModelCardInputs:
 def render_model_card(inputs: ModelCardInputs) -> str:
     """The card as Markdown with a YAML header; the same inputs give the same text."""
     validation = [row for row in inputs.metrics if row.get("validation_loss") is not None]
+    with_loss = [row for row in inputs.metrics if row["loss"] is not None]
     return cards.render(
         "model_card.md.jinja",
         inputs=inputs,
         model=inputs.model,
-        first=inputs.metrics[0] if inputs.metrics else None,
-        last=inputs.metrics[-1] if inputs.metrics else None,
+        first=with_loss[0] if with_loss else None,
+        last=with_loss[-1] if with_loss else None,
+        num_steps=len(inputs.metrics),
+        num_tokens=sum(row.get("tokens", 0) for row in inputs.metrics),
         validation=validation[-1] if validation else None,
         uniform_loss=math.log(inputs.model["vocab_size"]),
         is_small=inputs.num_parameters < _SMALL_PARAMETERS,
