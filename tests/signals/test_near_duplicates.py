@@ -178,6 +178,24 @@ def test_jaccards(sets, threshold):
         assert similarity == expected or (similarity == 0 and sizes[0] < threshold * sizes[1])
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=40),
+    st.lists(st.integers(0, 30), min_size=10, max_size=10),
+)
+def test_blocks_of_pairs_are_within_their_limit_and_as_long_as_they_can_be(pairs, sizes):
+    left, right = np.array(pairs, np.int64).reshape(-1, 2).T.copy()
+    starts = minhash_kernels.pair_blocks(left, right, np.array(sizes), 50).tolist()
+
+    def needed(block):
+        return sum(sizes[thing] for thing in set(itertools.chain(*block)))
+
+    assert starts[0] == 0 and starts[-1] == len(pairs)
+    for first, last in itertools.pairwise(starts):
+        assert last - first == 1 or (first < last and needed(pairs[first:last]) <= 50)
+        assert last == len(pairs) or needed(pairs[first : last + 1]) > 50
+
+
 LENGTHS = [1, 4095, 4096, 4097, *range(8183, 8195), 12_289, 16_383, 16_384, 40_001]
 
 

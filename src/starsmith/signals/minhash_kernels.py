@@ -275,6 +275,42 @@ def _pair(smaller: int, larger: int) -> np.uint64:
 
 
 @kernel
+def pair_blocks(
+    left: NDArray[np.int64], right: NDArray[np.int64], sizes: NDArray[np.int64], limit: int
+) -> NDArray[np.int64]:
+    """Cuts pairs, in their order, into blocks that need no more than `limit` or are one pair.
+
+    Args:
+        left: (num_pairs,) numbers of things.
+        right: (num_pairs,)
+        sizes: (num_things,) what a block needs for each thing in it, once.
+        limit: for a block.
+
+    Returns:
+        (num_blocks + 1,) where each block begins.
+    """
+    starts = np.zeros(len(left) + 1, np.int64)
+    held_by = np.zeros(len(sizes), np.int64)
+    num_blocks, total = 0, 0
+    for pair in range(len(left)):
+        a, b = left[pair], right[pair]
+        for attempt in range(2):
+            added = sizes[a] if held_by[a] != num_blocks else 0
+            if b != a and held_by[b] != num_blocks:
+                added += sizes[b]
+            if num_blocks and total + added <= limit:
+                break
+            if not attempt:
+                starts[num_blocks] = pair
+                num_blocks += 1
+                total = 0
+        held_by[a], held_by[b] = num_blocks, num_blocks
+        total += added
+    starts[num_blocks] = len(left)
+    return starts[: num_blocks + 1]
+
+
+@kernel
 def agreements(
     signatures: NDArray[np.uint32], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> NDArray[np.int64]:

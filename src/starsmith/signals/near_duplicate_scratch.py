@@ -2,12 +2,11 @@
 
 A mapped file reads like an array, at no cost for what is not touched. But pages that were touched count as the
 process's memory until the system wants them back, so that work on a large corpus looks as if it held all of
-it, and is ended where memory is limited. A reader therefore says when a block is done, and touches little in one;
-`blocks` cuts work so. Written are such files by ordinary writes: in a mapped one, a full disk is a crash.
+it, and is ended where memory is limited. A reader therefore says when a block is done, and touches little in one.
+Written are such files by ordinary writes: in a mapped one, a full disk is a crash.
 """
 
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_BYTES = 8 * 1024**2
-"""What may be touched in a block."""
+"""What may be touched, or held, in a block."""
 TOUCHED_BYTES = 64 * 1024
 """What the system maps around a byte that is read, at most."""
 
@@ -41,17 +40,6 @@ class MappedNumbers(Generic[Number]):
         """Lets go of the pages that were read; reading them again maps them again."""
         if self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._pages.madvise(mmap.MADV_DONTNEED)
-
-
-def blocks(touched_bytes: NDArray[np.int64]) -> Iterator[slice]:
-    """Cuts items that touch so many bytes each into runs that touch up to `BLOCK_BYTES`, or are one item."""
-    totals: NDArray[np.int64] = np.cumsum(touched_bytes)
-    start = 0
-    while start < len(totals):
-        before = totals[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(totals, before + BLOCK_BYTES, "right")))
-        yield slice(start, stop)
-        start = stop
 
 
 def numbers_at(place: Path, kind: type[Any], first: int, count: int) -> NDArray[Any]:

@@ -29,7 +29,6 @@ from starsmith.corpus.buffers import text_buffers
 from starsmith.corpus.store import disk_errors
 from starsmith.signals import minhash_kernels, near_duplicate_stack_v2, shingle_kernels
 from starsmith.signals.code_points import lower_case, properties
-from starsmith.signals.near_duplicate_scratch import TOUCHED_BYTES, MappedNumbers, blocks
 
 BATCH_ROWS = 64
 """Texts at a time: enough that calls cost nothing, and little enough that shingles stay in the caches."""
@@ -248,28 +247,17 @@ def _signed(
     _write_index(ShingleFile(shingle_file), ids, np.concatenate([*num_shingles, np.zeros(0, np.int64)]))
 
 
-def read_shingle_file(place: Path, wanted: pa.Array) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
-    """The positions in `wanted` (content ids) of texts that the file holds, and their shingles, in memory, some
-    texts at a time."""
+def shingle_index(place: Path) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Whose shingles a shingle file holds (large_string), in its order, and how many each has."""
     index = pq.read_table(ShingleFile(place).index, schema=_INDEX, use_threads=False)
-    positions = pc.index_in(index["content_id"].cast(wanted.type), value_set=wanted)
-    positions = positions.fill_null(-1).to_numpy().astype(np.int64)
-    lengths = index["num_shingles"].to_numpy()
-    stops = np.cumsum(lengths)
-    numbers = MappedNumbers(place, np.uint64)
-    rows = np.flatnonzero(positions >= 0)
-    for block in blocks(8 * lengths[rows] + TOUCHED_BYTES):
-        some = rows[block]
-        ends = zip((stops[some] - lengths[some]).tolist(), stops[some].tolist(), strict=True)
-        hashes = np.concatenate([numbers.values[first:last] for first, last in ends])
-        numbers.release()
-        yield positions[some], Shingles(hashes, np.append(0, np.cumsum(lengths[some])))
+    return index["content_id"].cast(pa.large_string()).combine_chunks(), index["num_shingles"].to_numpy()
 
 
 def read_shingles(
     part: Path, config: recipe.NearDuplicates, seed: int, wanted: pa.Array
 ) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
-    """The same from the texts of a Parquet part of contents; row groups without a wanted text are not read."""
+    """The positions in `wanted` (content ids) of texts of a Parquet part of contents, and their shingles, some
+    texts at a time; row groups without a wanted text are not read."""
     positions = pc.index_in(_ids(part).cast(wanted.type), value_set=wanted)
     positions = positions.fill_null(-1).to_numpy().astype(np.int64)
     found, start = positions[positions >= 0], 0

@@ -12,7 +12,7 @@ need no comparison. The others are compared by their sets of shingles, which com
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +27,12 @@ from starsmith.corpus.components import component_roots
 from starsmith.corpus.store import disk_errors
 from starsmith.signals import minhash_kernels, shingle_kernels
 from starsmith.signals.near_duplicate_candidates import Candidates, Signed
-from starsmith.signals.near_duplicate_scratch import TOUCHED_BYTES, MappedNumbers, blocks
-from starsmith.signals.near_duplicate_signing import Shingles, distinct_sets, read_shingle_file, read_shingles
+from starsmith.signals.near_duplicate_scratch import BLOCK_BYTES, TOUCHED_BYTES, MappedNumbers
+from starsmith.signals.near_duplicate_signing import Room, Shingles, distinct_sets, read_shingles, shingle_index
 
 SAFE_DEVIATIONS = 6
 VERIFYING_STEPS = 16
-_PAIR_BYTES = 256
-"""So that a block ends even where all pairs are of the same few sets."""
-_CANDIDATES = 1 << 13
-"""Compared by their signatures at a time: these are a few MB, and read once for all candidates among them."""
+_TOUCHED_ROWS = BLOCK_BYTES // TOUCHED_BYTES
 
 
 class Sources(NamedTuple):
@@ -47,14 +44,34 @@ class Sources(NamedTuple):
 
 
 class _ShingleSets(NamedTuple):
+    """Where the shingles of the candidates lie, each text's together, in any order and with repetitions."""
+
     codes: NDArray[np.int64]
     """(num_sets,) ascending."""
-    numbers: NDArray[np.int64]
-    """(num_sets,) the set of each code, for sets lie in the order in which they were read."""
-    offsets: NDArray[np.int64]
-    """(num_sets + 1,)"""
-    shingles: MappedNumbers[np.uint64]
-    """Each set ascending and without repetition."""
+    files: Sequence[Path]
+    """Of 64-bit numbers."""
+    files_of: NDArray[np.int64]
+    """(num_sets,) the number of the file that holds each set."""
+    starts: NDArray[np.int64]
+    """(num_sets,) the place of its first shingle there."""
+    sizes: NDArray[np.int64]
+    """(num_sets,)"""
+
+    def read(self, chosen: NDArray[np.int64], room: Room) -> Shingles:
+        """The sets of these numbers, each ascending and without repetition, in `room`."""
+        sizes = self.sizes[chosen]
+        ends = np.append(0, np.cumsum(sizes))
+        hashes = room.of(int(ends[-1]))[: ends[-1]]
+        order = np.lexsort((self.starts[chosen], self.files_of[chosen]))
+        numbers = self.files_of[chosen[order]]
+        for rows in np.split(order, np.flatnonzero(numbers[1:] != numbers[:-1]) + 1) if len(order) else ():
+            places = zip(
+                ends[rows].tolist(), ends[rows + 1].tolist(), self.starts[chosen[rows]].tolist(), strict=True
+            )
+            with self.files[self.files_of[chosen[rows[0]]]].open("rb", buffering=0) as file:
+                for first, last, start in places:
+                    os.preadv(file.fileno(), [hashes[first:last].data], 8 * start)
+        return distinct_sets(Shingles(hashes, ends))
 
 
 def verified(
@@ -74,7 +91,7 @@ def verified(
         config: threshold and verification, and what says what a shingle is.
         seed: the one that the signatures were made with.
         sources: of the shingles, for exact verification.
-        place: a file to write sets of shingles to.
+        place: a file to write shingles to that are in no shingle file.
         advance: called once a part of the contents and `VERIFYING_STEPS` times for the pairs.
 
     Raises:
@@ -98,17 +115,25 @@ def verified(
 def _estimates(candidates: Candidates, signed: Signed, num_permutations: int) -> NDArray[np.float64]:
     positions, estimates = signed.positions, np.zeros(len(candidates.left), np.float64)
     order = _by_component(candidates.left, candidates.right, len(positions))
-    with signed.signatures.open("rb") as file:
-        for first in range(0, len(order), _CANDIDATES):
-            some = order[first : first + _CANDIDATES]
-            sides = positions[candidates.left[some]], positions[candidates.right[some]]
-            wanted, places = np.unique(np.concatenate(sides), return_inverse=True)
-            rows = np.empty((len(wanted), num_permutations), np.uint32)
-            for row, position in zip(rows, wanted.tolist(), strict=True):
-                os.preadv(file.fileno(), [row.data], position * rows.itemsize * num_permutations)
-            equal = minhash_kernels.agreements(rows, places[: len(some)], places[len(some) :])
-            estimates[some] = equal / num_permutations
+    left, right = positions[candidates.left[order]], positions[candidates.right[order]]
+    values = MappedNumbers(signed.signatures, np.uint32)
+    signatures = values.values.reshape(-1, num_permutations)
+    for block in _blocks(left, right, np.full(len(positions), 4 * num_permutations)):
+        wanted, places = np.unique(np.concatenate([left[block], right[block]]), return_inverse=True)
+        rows = np.empty((len(wanted), num_permutations), np.uint32)
+        for first in range(0, len(wanted), _TOUCHED_ROWS):
+            some = slice(first, first + _TOUCHED_ROWS)
+            rows[some] = signatures[wanted[some]]
+            values.release()
+        equal = minhash_kernels.agreements(rows, *np.split(places, 2))
+        estimates[order[block]] = equal / num_permutations
     return estimates
+
+
+def _blocks(left: NDArray[np.int64], right: NDArray[np.int64], num_bytes: NDArray[np.int64]) -> Iterator[slice]:
+    """Cuts pairs of things that take so many bytes each into runs that take up to `BLOCK_BYTES`."""
+    starts = minhash_kernels.pair_blocks(left, right, num_bytes, BLOCK_BYTES)
+    return itertools.starmap(slice, itertools.pairwise(starts.tolist()))
 
 
 def _by_component(left: NDArray[np.int64], right: NDArray[np.int64], num_nodes: int) -> NDArray[np.int64]:
@@ -130,31 +155,25 @@ def _exact(
     unknown = np.isnan(similarities)
     open_pairs = candidates.only(unknown)
     with disk_errors(place):
-        sets = _read_sets(ids, open_pairs, config, seed, sources, place, advance)
-    left, right = (sets.numbers[np.searchsorted(sets.codes, side)] for side in open_pairs)
-    order = _by_component(left, right, len(sets.numbers))
-    touched = _first_touched(left[order], right[order], np.diff(sets.offsets))
-    found = np.zeros(len(order))
-    for step in np.array_split(np.arange(len(order)), VERIFYING_STEPS):
-        for block in blocks(touched[step]):
-            some = order[step[block]]
-            found[some] = shingle_kernels.jaccards(
-                sets.shingles.values, sets.offsets, left[some], right[some], config.threshold
-            )
-            sets.shingles.release()
+        sets = _find_sets(ids, open_pairs, config, seed, sources, place, advance)
+    left, right = (np.searchsorted(sets.codes, side) for side in open_pairs)
+    order = _by_component(left, right, len(sets.codes))
+    found, room = np.zeros(len(order)), Room()
+    step = 0
+    for block in _blocks(left[order], right[order], 8 * sets.sizes):
+        some = order[block]
+        chosen, places = np.unique(np.concatenate([left[some], right[some]]), return_inverse=True)
+        shingles, offsets = sets.read(chosen, room)
+        found[some] = shingle_kernels.jaccards(
+            shingles, offsets, places[: len(some)], places[len(some) :], config.threshold
+        )
+        while step * len(order) < block.stop * VERIFYING_STEPS:
+            step += 1
+            advance()
+    for _ in range(step, VERIFYING_STEPS):
         advance()
     similarities[unknown] = found
     return similarities
-
-
-def _first_touched(
-    left: NDArray[np.int64], right: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """(num_pairs,) the bytes of the sets that no pair before has, and some for the pair."""
-    sets, places = np.unique(np.column_stack([left, right]), return_index=True)
-    touched = np.full(len(left), _PAIR_BYTES)
-    np.add.at(touched, places // 2, 8 * sizes[sets] + TOUCHED_BYTES)
-    return touched
 
 
 def _known_similarities(candidates: Candidates, ids: pa.Array, known_pairs: Sequence[Path]) -> NDArray[np.float64]:
@@ -179,7 +198,7 @@ def _known_similarities(candidates: Candidates, ids: pa.Array, known_pairs: Sequ
     return similarities
 
 
-def _read_sets(
+def _find_sets(
     ids: pa.Array,
     pairs: Candidates,
     config: recipe.NearDuplicates,
@@ -188,31 +207,38 @@ def _read_sets(
     place: Path,
     advance: Callable[[], None],
 ) -> _ShingleSets:
-    """The sets of all candidates, written to `place` in one pass over what holds them."""
+    """Where the sets of all candidates lie; those that are in no shingle file are written to `place`, in one pass
+    over the contents."""
     codes = np.union1d(pairs.left, pairs.right)
     wanted = ids.take(pa.array(codes))
-    numbers = np.full(len(codes), -1, np.int64)
-    sizes = [np.zeros(1, np.int64)]
-    num_sets = itertools.count()
-
-    def write(found: Iterable[tuple[NDArray[np.int64], Shingles]], places: NDArray[np.int64]) -> None:
-        for positions, hashes in found:
-            sets = distinct_sets(hashes)
-            numbers[places[positions]] = [next(num_sets) for _ in positions]
-            sizes.append(np.diff(sets.starts))
-            file.write(sets.hashes.data)
-
-    with place.open("wb") as file:
-        for shingle_file in sources.shingle_files:
-            missing = np.flatnonzero(numbers < 0)
-            write(read_shingle_file(shingle_file, wanted.take(pa.array(missing))), missing)
+    files = [*sources.shingle_files, place]
+    files_of, starts, sizes = (
+        np.full(len(codes), -1),
+        np.zeros(len(codes), np.int64),
+        np.zeros(len(codes), np.int64),
+    )
+    for number, shingle_file in enumerate(sources.shingle_files):
+        held, num_shingles = shingle_index(shingle_file)
+        positions = pc.index_in(held, value_set=wanted)
+        rows = np.flatnonzero(positions.is_valid().to_numpy(zero_copy_only=False))
+        chosen = positions.drop_null().to_numpy()
+        files_of[chosen], sizes[chosen] = number, num_shingles[rows]
+        starts[chosen] = (np.cumsum(num_shingles) - num_shingles)[rows]
+    end = 0
+    with place.open("wb", buffering=0) as file:
         for part in sources.content_parts:
-            missing = np.flatnonzero(numbers < 0)
-            if len(missing):
-                write(read_shingles(part, config, seed, wanted.take(pa.array(missing))), missing)
+            missing = np.flatnonzero(files_of < 0)
+            for positions, found in (
+                read_shingles(part, config, seed, wanted.take(pa.array(missing))) if len(missing) else ()
+            ):
+                chosen = missing[positions]
+                files_of[chosen], sizes[chosen] = len(sources.shingle_files), np.diff(found.starts)
+                starts[chosen] = end + found.starts[:-1]
+                end += len(found.hashes)
+                file.write(found.hashes.data)
             advance()
-    if (numbers < 0).any():
+    if (files_of < 0).any():
         raise ValueError(
-            f"no text for {wanted[int(np.argmin(numbers))]}: the contents are not those that were signed"
+            f"no text for {wanted[int(np.argmin(files_of))]}: the contents are not those that were signed"
         )
-    return _ShingleSets(codes, numbers, np.cumsum(np.concatenate(sizes)), MappedNumbers(place, np.uint64))
+    return _ShingleSets(codes, files, files_of, starts, sizes)

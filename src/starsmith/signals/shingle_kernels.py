@@ -446,10 +446,12 @@ def drop_repeated(ordered: NDArray[np.uint64], starts: NDArray[np.int64]) -> NDA
     kept = 0
     for run in range(len(starts) - 1):
         offsets[run] = kept
+        before = ~ordered[starts[run]] if starts[run] < starts[run + 1] else _NONE
         for number in range(starts[run], starts[run + 1]):
-            if number == starts[run] or ordered[number] != ordered[kept - 1]:
-                ordered[kept] = ordered[number]
-                kept += 1
+            own = ordered[number]
+            ordered[kept] = own
+            kept += own != before
+            before = own
     offsets[len(starts) - 1] = kept
     return offsets
 
