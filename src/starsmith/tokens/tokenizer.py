@@ -1,4 +1,4 @@
-"""Byte-level BPE as StarCoder2 has it (section 4.6): trained and described by the Hugging Face `tokenizers` library.
+"""Byte-level BPE as StarCoder2 has it (section 4.6), trained and described by the `tokenizers` library.
 
 Texts are encoded by kernels of our own with the library's ids (`encoding.py`).
 
