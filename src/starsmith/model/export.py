@@ -1,6 +1,7 @@
 """One entry to the formats that a model leaves in: a Hugging Face folder, or a GGUF file for llama.cpp.
 
-Both are made from a Hugging Face folder, ours or a published one, without holding the model in memory.
+Both are made from a Hugging Face folder, ours or a published one, without holding the model in memory. An adapter
+is merged into its base the same way, and the result exported like any model.
 """
 
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 
 from starsmith.errors import InputError
-from starsmith.model import gguf, huggingface
+from starsmith.model import gguf, huggingface, lora
 
 FORMATS = ("huggingface", "gguf")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -59,3 +60,18 @@ def export_folder(
         dtype=PRECISIONS[precision] if precision is not None else None,
     )
     return []
+
+
+def merge_adapter(source: Path, adapter: Path, destination: Path, *, overwrite: bool = False) -> None:
+    """Writes the base model with a LoRA adapter (PEFT's layout) in its weights, as a Hugging Face folder.
+
+    Raises:
+        InputError: either folder is not what it should be, they do not fit, or the destination is in use.
+        MachineError: the disk refuses.
+    """
+    if destination.resolve() == source.resolve():
+        raise InputError(f"{destination} is the model itself; choose another place")
+    config = huggingface.read_config(source)
+    weights = lora.merged(huggingface.read_weights(source, config), lora.read(adapter))
+    files = huggingface.tokenizer_files(source)
+    huggingface.export(weights, config, files, destination, overwrite=overwrite)
