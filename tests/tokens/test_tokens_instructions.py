@@ -1,6 +1,7 @@
 """Instruction data: the published template, what is learned of it, and lines that are no conversation."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,13 +225,15 @@ def open_loader(shard_folder: Path, example_folder: Path, **config: Any) -> Load
 
 
 @pytest.mark.parametrize("document_mask", [True, False])
-def test_only_responses_and_their_ends_are_learned_and_fim_stays_out(
+def test_only_responses_in_sight_of_their_prompt_are_learned_and_fim_stays_out(
     shard_folder: Path, example_folder: Path, document_mask: bool
 ) -> None:
     loader = open_loader(shard_folder, example_folder, document_mask=document_mask)
-    kinds = set()
+    openings = (f"{END}### Instruction\n".encode(), b"\n\n### Instruction\n")
+    kinds, learned, unlearned = set(), 0, 0
     for _ in range(30):
         batch = loader.next_batch()
+        by_end = {(span["row"], span["end"]): span for span in batch.spans.to_pylist()}
         for span in batch.spans.to_pylist():
             start, end = max(span["start"] - 1, 0), span["end"] - 1  # as targets
             mask = batch.loss_mask[span["row"], start:end]
@@ -238,34 +241,58 @@ def test_only_responses_and_their_ends_are_learned_and_fim_stays_out(
             if span["kind"] == "prompt":
                 assert not mask.any()
             elif span["kind"] == "response":
-                assert mask.all()  # a prompt comes before, so no response opens a document
                 tokens = batch.tokens[span["row"], span["start"] : span["end"]]
                 assert FIM_PREFIX_ID not in tokens
                 assert END_OF_TEXT_ID not in tokens[:-1]
+                before = by_end.get((span["row"], span["start"]))
+                prompt = batch.tokens[span["row"], before["start"] : before["end"]] if before else []
+                in_sight = loader.shards.tokenizer.decode(prompt).startswith(openings)
+                assert mask.all() if in_sight else not mask.any()
+                learned += in_sight
+                unlearned += not in_sight
             if span["kind"] in ("prompt", "response"):
                 assert span["repo_name"] == "instructions/data.jsonl"
                 assert (span["content_id"], span["released_id"]) == (None, None)
                 assert (span["license_type"], span["detected_licenses"]) == ("unknown", [])
                 assert span["path"].startswith("line ")
     assert {"prompt", "response", "code", "special"} <= kinds
+    assert learned and unlearned
 
 
-def test_every_example_is_seen_once_an_epoch(shard_folder: Path, example_folder: Path) -> None:
-    loader = open_loader(shard_folder, example_folder, streams=8)
-    num_examples = loader.examples.num_documents("train") if loader.examples else 0
-    openings: dict[int, list[str]] = {}
-    for _ in range(40):
-        spans = loader.next_batch().spans.to_pylist()
-        for before, span in zip([None, *spans[:-1]], spans, strict=True):
-            if (
-                span["kind"] == "prompt"
-                and span["start"]
-                and (before is None or before["document_id"] != span["document_id"])
-            ):
-                openings.setdefault(span["epoch"], []).append(span["document_id"])
-    whole = [found for epoch, found in sorted(openings.items())[1:4]]
-    assert all(len(found) == len(set(found)) for found in openings.values())
-    assert any(len(found) >= num_examples - 1 for found in whole)
+@pytest.mark.parametrize("document_mask", [True, False])
+@pytest.mark.parametrize("length", [139, 140, 300])
+def test_every_response_is_learned_once_an_epoch_and_padding_never(
+    shard_folder: Path, example_folder: Path, length: int, document_mask: bool
+) -> None:
+    """Where rows can hold every conversation, nothing of a response is left out or learned twice."""
+    config = recipe.Tokens(sequence_length=length, streams=3, document_mask=document_mask)
+    loader = Loader(
+        shard_folder, config, seed=1, batch_size=3, metadata_probability=0.5, instructions=example_folder,
+        instructions_share=1.0, verify=False,
+    )  # fmt: skip
+    assert loader.examples is not None
+    examples = [
+        loader.examples.document("train", number) for number in range(loader.examples.num_documents("train"))
+    ]
+    expected = {one.document_id: sum(len(turn.text_tokens) for turn in one.files) for one in examples}
+    assert max(one.num_tokens for one in examples) == 140
+    learned: Counter[tuple[int, str]] = Counter()
+    padding = 0
+    while not learned or min(epoch for epoch, _ in list(learned)[-3:]) < 6:
+        batch = loader.next_batch()
+        for span in batch.spans.to_pylist():
+            row = span["row"]
+            mask = batch.loss_mask[row, max(span["start"] - 1, 0) : span["end"] - 1]
+            learned[span["epoch"], span["document_id"]] += int(mask.sum())
+            if span["kind"] == "padding":
+                padding += 1
+                assert not mask.any()
+                assert span["end"] == length + 1
+                assert (span["path"], span["license_type"]) == ("", "")
+                assert set(batch.tokens[row, span["start"] :].tolist()) == {END_OF_TEXT_ID}
+    assert padding
+    for epoch in range(4):
+        assert {name: learned[epoch, name] for name in expected} == expected
 
 
 def test_folders_are_not_taken_for_one_another(
@@ -315,3 +342,15 @@ def test_every_batch_has_its_share_of_instructions(shard_folder: Path, example_f
     assert [(part.name, part.share, part.num_streams) for part in loader.parts] == [
         ("instructions", 0.5, 4), ("rest", 0.5, 4),
     ]  # fmt: skip
+
+
+def test_instructions_alone(write_folder: Callable[..., Path], example_folder: Path) -> None:
+    folder = write_folder([make_document("r", ["x\n"], split="validation")])
+    config = recipe.Tokens(sequence_length=48, streams=4)
+    loader = Loader(
+        folder, config, seed=1, batch_size=4, metadata_probability=0.5, instructions=example_folder,
+        instructions_share=1.0,
+    )  # fmt: skip
+    for _ in range(5):
+        assert set(loader.next_batch().spans["repo_name"].to_pylist()) == {"instructions/data.jsonl"}
+    assert len(loader.sequences("validation", 1).tokens) == 1

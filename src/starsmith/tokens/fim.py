@@ -23,7 +23,7 @@ from starsmith.documents.special_tokens import FIM_MIDDLE_ID, FIM_PREFIX_ID, FIM
 from starsmith.tokens.keyed_random import Draws
 from starsmith.tokens.tokenizer import PLACEHOLDERS, Ids, Tokenizer
 
-Kind = Literal["code", "path", "repo_name", "special", "prompt", "response"]
+Kind = Literal["code", "path", "repo_name", "special", "prompt", "response", "padding"]
 Part = tuple[Kind, Ids]
 """Tokens of one kind, in the order of the sequence."""
 

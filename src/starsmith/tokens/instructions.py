@@ -7,8 +7,8 @@ A line is `{"instruction": ..., "response": ...}` or `{"messages": [{"role": "us
     <|endoftext|>SYSTEM\\n\\n### Instruction\\nTEXT\\n\\n### Response\\nTEXT<|endoftext|>\\n\\n### Instruction...
 
 Prompt and response are encoded apart, as there. Responses and the ends that follow them are learned, prompts are
-read only. Text is text: the characters of a structure token in a line never become that token, and the
-placeholders of redaction stand for themselves as they do in documents. FIM is for documents alone.
+read only (`tokens.packing`). Text is text: the characters of a structure token in a line never become that token,
+and the placeholders of redaction stand for themselves as they do in documents. FIM is for documents alone.
 
 Each example has an identity of its own, the hash of its messages: the order of an epoch and lineage are keyed by
 it, and a repeated example is taken once. Where it came from is the file's name and the line; its licence is not

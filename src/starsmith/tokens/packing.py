@@ -4,6 +4,11 @@ A row holds T+1 tokens: T inputs, and as many targets one place on. The last tok
 stream's next row, so every token of a document is a target exactly once (but the very first, which nothing
 precedes), a document that does not fit goes on in the next row, and nothing is padded or dropped.
 
+A conversation is not cut where a row can hold it: if it does not fit into what is left, the rest of the row is
+padding, which is not trained, and the next row begins with it. So every response is learned in sight of its
+prompt; of a conversation longer than a row, what goes on of a turn in the next row is read and not learned. The
+price is half a conversation of padding a row, on average. Prompts are never trained.
+
 The documents of a part of the mixture form one endless sequence, epoch after epoch, each epoch in an order of its
 own. Stream s of S takes its places s, s+S, s+2S, ..., however many documents there are. Streams are not held in
 step: each spends the same number of tokens, and one that has short documents goes further. As every epoch deals
@@ -18,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from starsmith.documents.special_tokens import END_OF_TEXT_ID
 from starsmith.errors import InputError
 from starsmith.tokens.fim import Kind
 from starsmith.tokens.rendering import Piece, Rendered
@@ -29,7 +35,7 @@ SPANS = pa.schema(
         pa.field("row", pa.int32(), nullable=False),  # of the global batch
         pa.field("start", pa.int32(), nullable=False),  # tokens of the row
         pa.field("end", pa.int32(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # code, path, repo_name, special, prompt, response
+        pa.field("kind", pa.string(), nullable=False),  # see `fim.Kind`
         pa.field("epoch", pa.int64(), nullable=False),
         pa.field("document_id", pa.string(), nullable=False),
         pa.field("repo_name", pa.string(), nullable=False),
@@ -41,7 +47,11 @@ SPANS = pa.schema(
     ]
 )
 """Tokens `start` to `end` of a row, and where they come from. Tokens of kind `code` and `path` name their file;
-those of `repo_name` and `special` (separators, FIM sentinels, ends) their document only."""
+those of `repo_name` and `special` (separators, FIM sentinels, ends) their document only; `prompt` and `response`
+name the line of their file of instruction data, and `padding` the conversation before it."""
+
+
+_WITHOUT_FILE = ("repo_name", "special", "padding")
 
 
 class Cursor(NamedTuple):
@@ -63,6 +73,8 @@ class Fragment(NamedTuple):
     document: Rendered
     visit: int
     """Fragments of one visit belong to one showing of a document."""
+    is_learned: bool
+    """Whether its tokens are targets that count."""
 
 
 class Row(NamedTuple):
@@ -112,7 +124,7 @@ class Stream:
         return self._visit(self._cursor.visit).epoch
 
     def read(self, num_tokens: int) -> list[Fragment]:
-        """The next tokens; the cursor then stands on the last one of them."""
+        """The next tokens; the cursor then stands on the last of them, or on a conversation that did not fit."""
         fragments: list[Fragment] = []
         cursor, wanted = self._cursor, num_tokens
         while True:
@@ -120,11 +132,19 @@ class Stream:
             piece = self._load(document, cursor)
             if cursor.offset >= max(piece.num_tokens, 1):
                 raise self._no_such(cursor)
+            if fragments and cursor[1:] == (0, 0) and (document.num_whole_tokens or 0) > wanted:
+                fragments.append(_padding(wanted, fragments[-1]))
+                self._cursor = cursor
+                return fragments
             taken = min(wanted, piece.num_tokens - cursor.offset)
             fragments += _slice(piece, cursor.offset, cursor.offset + taken, document, cursor.visit)
             wanted -= taken
             if wanted == 0:
-                self._cursor = cursor._replace(offset=cursor.offset + taken - 1)
+                ends = cursor.piece + 1 == document.num_pieces and cursor.offset + taken == piece.num_tokens
+                if ends and document.num_whole_tokens is not None:  # nothing is predicted from an end
+                    self._cursor = Cursor(cursor.visit + 1)
+                else:
+                    self._cursor = cursor._replace(offset=cursor.offset + taken - 1)
                 return fragments
             if cursor.piece + 1 < document.num_pieces:
                 cursor = Cursor(cursor.visit, cursor.piece + 1)
@@ -153,7 +173,6 @@ def pack(fragments: Sequence[Fragment], *, document_mask: bool) -> Row:
 
     With `document_mask`, documents are numbered within the row, positions count from the document's first token
     in the row, and a target in another document than its input is not trained. Without, the row is one document.
-    A prompt is never a target that is trained.
     """
     lengths = [len(fragment.ids) for fragment in fragments]
     tokens = np.concatenate([fragment.ids for fragment in fragments], dtype=np.int64, casting="safe")
@@ -161,7 +180,7 @@ def pack(fragments: Sequence[Fragment], *, document_mask: bool) -> Row:
     documents = np.repeat(np.cumsum([False, *changes], dtype=np.int32), lengths)
     epochs = np.repeat(np.array([fragment.document.epoch for fragment in fragments], dtype=np.int64), lengths)
     positions = np.arange(len(tokens), dtype=np.int32)
-    loss_mask = np.repeat([fragment.kind != "prompt" for fragment in fragments], lengths)[1:]
+    loss_mask = np.repeat([fragment.is_learned for fragment in fragments], lengths)[1:]
     if document_mask:
         loss_mask &= documents[1:] == documents[:-1]
         first = np.flatnonzero(np.diff(documents, prepend=-1))
@@ -192,7 +211,7 @@ def spans(rows: Sequence[Row], numbers: Sequence[int]) -> pa.Table:
                 origins.append(fragment)
             start, last = end, fragment
     row_numbers, starts, ends = np.array(places, dtype=np.int32).reshape(-1, 3).T
-    files = [None if fragment.kind in ("repo_name", "special") else fragment.file for fragment in origins]
+    files = [None if fragment.kind in _WITHOUT_FILE else fragment.file for fragment in origins]
     columns = [
         row_numbers,
         starts,
@@ -214,7 +233,7 @@ def spans(rows: Sequence[Row], numbers: Sequence[int]) -> pa.Table:
 def _same_origin(one: Fragment, two: Fragment) -> bool:
     if one.visit != two.visit or one.kind != two.kind:
         return False
-    return one.kind in ("repo_name", "special") or one.file is two.file
+    return one.kind in _WITHOUT_FILE or one.file is two.file
 
 
 def _slice(piece: Piece, start: int, end: int, document: Rendered, visit: int) -> list[Fragment]:
@@ -224,6 +243,12 @@ def _slice(piece: Piece, start: int, end: int, document: Rendered, visit: int) -
     for kind, ids in piece.parts:
         chosen = ids[max(start - before, 0) : max(end - before, 0)]
         if len(chosen):
-            fragments.append(Fragment(chosen, kind, piece.file, document, visit))
+            is_learned = kind != "prompt" and (kind != "response" or start == 0)
+            fragments.append(Fragment(chosen, kind, piece.file, document, visit, is_learned))
         before += len(ids)
     return fragments
+
+
+def _padding(num_tokens: int, last: Fragment) -> Fragment:
+    ids = np.full(num_tokens, END_OF_TEXT_ID, dtype=last.ids.dtype)
+    return last._replace(ids=ids, kind="padding", file=None, is_learned=False)

@@ -60,6 +60,10 @@ class Rendered(Protocol):
     @property
     def epoch(self) -> int: ...
     @property
+    def num_whole_tokens(self) -> int | None:
+        """The tokens of what is not to be cut where a row can hold it; None where any cut will do."""
+
+    @property
     def num_pieces(self) -> int: ...
     def piece(self, number: int) -> Piece: ...
 
@@ -69,6 +73,7 @@ class RenderedExample:
 
     def __init__(self, document: Document, epoch: int) -> None:
         self.document_id, self.repo_name, self.epoch = document.document_id, document.repo_name, epoch
+        self.num_whole_tokens = document.num_tokens
         self._document = document
 
     @property
@@ -82,6 +87,8 @@ class RenderedExample:
 
 class RenderedDocument:
     """One document in one epoch."""
+
+    num_whole_tokens = None
 
     def __init__(self, document: Document, epoch: int, rendering: Rendering, tokenizer: Tokenizer) -> None:
         draws = Draws(rendering.seed, "document", epoch, document.document_id)

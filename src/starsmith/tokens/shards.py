@@ -97,12 +97,12 @@ class File(NamedTuple):
 class Document:
     """One document; its files are read when they are asked for, so opening a large repository costs nothing."""
 
-    __slots__ = ("_files", "_shard", "document_id", "name_tokens", "repo_name")
+    __slots__ = ("_files", "_shard", "document_id", "name_tokens", "num_tokens", "repo_name")
 
     def __init__(self, shard: "_Shard", row: int) -> None:
         self._shard = shard
         self._files = shard.files_of(row)
-        self.document_id, self.repo_name, self.name_tokens = shard.document(row)
+        self.document_id, self.repo_name, self.name_tokens, self.num_tokens = shard.document(row)
 
     @property
     def num_files(self) -> int:
@@ -244,7 +244,9 @@ class _Shard:
         columns = {name: index.column(name).combine_chunks() for name in INDEX.names}
         self._splits = columns["split"]
         self._document_ids, self._repo_names = columns["document_id"], columns["repo_name"]
-        self._starts, self._name_lengths = (columns[key].to_numpy() for key in ("start", "num_name_tokens"))
+        self._starts, self._name_lengths, self._lengths = (
+            columns[key].to_numpy() for key in ("start", "num_name_tokens", "num_tokens")
+        )
         self._first_file = columns["files"].offsets.to_numpy()
         files = {field.name: columns["files"].values.field(field.name) for field in FILES}
         self._strings = [files[name] for name in _FILE_STRINGS]
@@ -259,11 +261,11 @@ class _Shard:
     def repo_names(self, rows: NDArray[np.int32]) -> Any:
         return self._repo_names.take(pa.array(rows))
 
-    def document(self, row: int) -> tuple[str, str, Ids]:
-        """Its identifier, its repository's name, and the tokens of that name."""
+    def document(self, row: int) -> tuple[str, str, Ids, int]:
+        """Its identifier, its repository's name, the tokens of that name, and how many tokens it has."""
         start = self._starts[row]
         name = self._tokens[start : start + self._name_lengths[row]]
-        return self._document_ids[row].as_py(), self._repo_names[row].as_py(), name
+        return self._document_ids[row].as_py(), self._repo_names[row].as_py(), name, int(self._lengths[row])
 
     def files_of(self, row: int) -> range:
         return range(int(self._first_file[row]), int(self._first_file[row + 1]))

@@ -115,7 +115,7 @@ def lineage(folder: Path, step: int) -> pa.Table:
 
     Columns: document_id, repo_name, path, content_id, released_id, license_type, detected_licenses, trained,
     num_tokens, rows (of the batch). Ordered by document, path and content; shares of tokens are of inputs and
-    the last target of each row.
+    the last target of each row, without padding.
 
     Raises:
         InputError: no such step was recorded.
@@ -130,7 +130,7 @@ def lineage(folder: Path, step: int) -> pa.Table:
             SELECT document_id, repo_name, path, content_id, released_id, license_type, detected_licenses,
                    trained, CAST(sum("end" - start) AS BIGINT) AS num_tokens,
                    list_sort(list(DISTINCT "row")) AS rows
-            FROM {TABLE} WHERE step = {step:d}
+            FROM {TABLE} WHERE step = {step:d} AND kind <> 'padding'
             GROUP BY document_id, repo_name, path, content_id, released_id, license_type, detected_licenses,
                      trained
             ORDER BY document_id, path, content_id NULLS FIRST, released_id
@@ -162,7 +162,8 @@ def steps_of(folder: Path, swhid: str) -> pa.Table:
             connection,
             f"""
             SELECT step, trained, CAST(sum("end" - start) AS BIGINT) AS num_tokens FROM {TABLE}
-            WHERE content_id = {identifier} OR released_id = {identifier} OR document_id = {identifier}
+            WHERE (content_id = {identifier} OR released_id = {identifier} OR document_id = {identifier})
+              AND kind <> 'padding'
             GROUP BY step, trained ORDER BY step
             """,
         )
