@@ -32,6 +32,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "detect-secrets": ("detect-secrets==1.5.0",),
     "rensa": ("rensa==0.5.0", "pyarrow==26.0.1"),
     "text-dedup": ("text-dedup==0.4.0",),
+    "tiktoken": ("tiktoken==0.14.0",),
 }
 """A peer's name to the arguments of `pip install`: pinned requirements, and options such as `--no-deps`."""
 

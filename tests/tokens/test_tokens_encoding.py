@@ -280,6 +280,8 @@ def test_empty_and_many_texts(tokenizer: Tokenizer, library: tokenizers.Tokenize
 def test_text_that_is_not_unicode_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(UnicodeEncodeError):
         tokenizer.encode(["x = '\ud800'"])
+    with pytest.raises(TypeError):
+        tokenizer.encode(["x", None])  # type: ignore[list-item]
 
 
 # ---- added tokens

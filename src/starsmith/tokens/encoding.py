@@ -52,6 +52,8 @@ _ROOM_FOR_MATCHES = 1024
 
 
 class Encoder(Protocol):
+    """What turns texts into ids."""
+
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text, in the order of the texts."""
 
