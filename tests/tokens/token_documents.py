@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from starsmith import recipe
 from starsmith.corpus import schema
+from starsmith.tokens.loader import Loader
 
 SOURCES = [Path(module.__file__).read_text(encoding="utf-8") for module in (argparse, textwrap)]
 
@@ -56,3 +58,15 @@ def make_document(
 
 def table_of(documents: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(documents, schema=schema.DOCUMENTS)
+
+
+MIXTURE = [
+    {"name": "even", "repositories": ["r*0", "r*2", "r*4"], "share": 0.25},
+    {"name": "five", "repositories": ["r5", "r1"], "share": 0.2},
+]
+
+
+def open_loader(folder: Path, *, batch_size: int = 8, seed: int = 1, **options: Any) -> Loader:
+    config = {"sequence_length": 32, "streams": 6} | options.pop("config", {})
+    options = {"metadata_probability": 0.5} | options
+    return Loader(folder, recipe.Tokens(**config), seed=seed, batch_size=batch_size, verify=False, **options)
