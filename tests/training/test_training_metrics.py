@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 import math
@@ -109,6 +110,18 @@ def test_event_files_hold_the_numbers_and_drop_what_is_repeated(tmp_path):
     assert losses == pytest.approx({1: 4.9, 2: 4.8, 3: 4.7, 4: 1.0})
     assert [event.step for event in shown.Scalars("loss/validation")] == [3]
     assert shown.Scalars("speed/MFU")[0].value == pytest.approx(0.4)
+
+
+def test_event_files_are_whole_where_nobody_closed_them(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = MetricsLog(tmp_path, event_files=True)
+    log.truncate(0)
+    log.append(facts(1))
+    del log
+    gc.collect()
+    shown = accumulator.EventAccumulator(str(tmp_path / FOLDER))
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("loss/training")] == [1]
 
 
 def test_without_the_package_the_install_line_is_told(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""FLOPs are counted as PyTorch's own counter sees them; visible keys as the attention's mask has them."""
+"""FLOPs are counted as PyTorch's own counter sees them; visible keys are those of the mask."""
 
 import re
 
@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from starsmith.model.attention import visible
 from starsmith.model.configuration import Starcoder2Config
 from starsmith.model.starcoder2 import Starcoder2
 from starsmith.recipe import Model
 from starsmith.training import throughput
+
+
+def visible(num_tokens, window):
+    """Causality and window as a mask, written down plainly."""
+    distance_TT = torch.arange(num_tokens)[:, None] - torch.arange(num_tokens)[None, :]
+    return (distance_TT >= 0) & (distance_TT < (window or num_tokens))
 
 
 def published(preset):
@@ -38,8 +43,7 @@ def test_sixteen_thousand_tokens_cost_little_more_in_a_window(preset):
 
 @given(st.integers(1, 40), st.none() | st.integers(1, 50))
 def test_mean_visible_keys_are_those_of_the_mask(num_tokens, window):
-    index_1T = torch.arange(num_tokens)[None]
-    mask = visible(index_1T, index_1T, window)
+    mask = visible(num_tokens, window)
     assert throughput.mean_visible_keys(num_tokens, window) == pytest.approx(mask.sum().item() / num_tokens)
 
 
@@ -49,9 +53,8 @@ def test_mean_visible_keys_are_those_of_the_mask(num_tokens, window):
 )
 def test_visible_keys_of_packed_documents(rows, window):
     documents_BT = np.maximum.accumulate(np.array(rows, dtype=np.int32), axis=1)  # packed: numbers only grow
-    index_1T = torch.arange(12)[None]
     same_BTT = torch.from_numpy(documents_BT[:, :, None] == documents_BT[:, None, :])
-    seen = (visible(index_1T, index_1T, window) & same_BTT).sum().item() / documents_BT.size
+    seen = (visible(12, window) & same_BTT).sum().item() / documents_BT.size
     assert throughput.visible_keys(documents_BT, window) == pytest.approx(seen)
 
 

@@ -4,6 +4,7 @@ Written by torch's own writer, which needs the optional package `tensorboard`. A
 checkpoint marks where it takes up, and TensorBoard then drops what an earlier part had logged beyond.
 """
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from starsmith.errors import MachineError
 
 FOLDER = "tensorboard"
+_FLUSH_SECONDS = 15
 _TAGS = {
     "loss": "loss/training",
     "validation_loss": "loss/validation",
@@ -43,7 +45,8 @@ class EventFiles:
                 f"hardware.tensorboard needs the package tensorboard ({error}). Install it with: "
                 "pip install 'starsmith[tensorboard]', or leave hardware.tensorboard out"
             ) from None
-        self._writer: Any = SummaryWriter(folder / FOLDER, purge_step=first_step)
+        self._writer: Any = SummaryWriter(folder / FOLDER, purge_step=first_step, flush_secs=_FLUSH_SECONDS)
+        self._close = weakref.finalize(self, self._writer.close)  # also where a run ends without closing
 
     def append(self, line: Mapping[str, Any]) -> None:
         """The numbers of one line of the metrics; what is null there is left out."""
@@ -54,4 +57,4 @@ class EventFiles:
             self._writer.add_text("events", line.get("intervention") or line["skipped"], line["step"])
 
     def close(self) -> None:
-        self._writer.close()
+        self._close()

@@ -103,12 +103,8 @@ class MetricsLog:
             self.close()
             self._event_files = EventFiles(self.folder, last_step + 1)
 
-    def append(self, facts: StepFacts | dict[str, Any]) -> None:
-        """Writes a step's line; a dictionary is written as it is."""
-        if isinstance(facts, dict):
-            with disk_errors(self.place), self.place.open("a", encoding="utf-8") as stream:
-                stream.write(_line(facts))
-            return
+    def append(self, facts: StepFacts) -> None:
+        """Writes a step's line."""
         self._recent.append(facts)
         line = {
             "step": facts.step,
