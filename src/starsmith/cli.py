@@ -67,24 +67,41 @@ def options(
 
 
 @app.command("plan")
-def plan_(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> None:
-    """Show a recipe's steps: what will run, and why."""
-    planned = plan.make(recipe.load(recipe_file), to=to)
+def plan_(
+    recipe_file: RecipeFile,
+    to: UpTo = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", metavar="NxNAME", help="Plan training for these, such as 8xH200.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a recipe will run and why, and what its training needs."""
+    chosen = recipe.load(recipe_file)
+    planned = plan.make(chosen, to=to)
+    trains = devices is not None or any(entry.step.distributed for entry in planned.pending)
+    needs = learning.estimates(chosen, devices) if trains else {}
     if as_json:
         print_json(
-            [
-                {
-                    "step": entry.step.name,
-                    "key": entry.key,
-                    "state": entry.state,
-                    "reason": entry.reason,
-                    "reads": entry.step.reads,
-                }
-                for entry in planned.steps
-            ]
+            {
+                "steps": [
+                    {
+                        "step": entry.step.name,
+                        "key": entry.key,
+                        "state": entry.state,
+                        "reason": entry.reason,
+                        "reads": entry.step.reads,
+                    }
+                    for entry in planned.steps
+                ],
+                "training": {stage: needed.to_dict() for stage, needed in needs.items()},
+            }
         )
         return
     print_plan(planned)
+    for stage, needed in needs.items():
+        out.print(Text(f"\n{stage}"))
+        for line in needed.lines():
+            out.print(Text(f"  {line}"), soft_wrap=True)
 
 
 @app.command()
@@ -118,6 +135,73 @@ def run(recipe_file: RecipeFile, to: UpTo = None, as_json: AsJson = False) -> No
     page = chosen.run.view / f"{'report' if to is None else to}.html"
     if to in (None, "report", "curation"):
         out.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command("train")
+def train_(
+    recipe_file: RecipeFile,
+    stage: Annotated[
+        Literal["training", "long_context"] | None,
+        typer.Option("--stage", help="Up to this stage; by default all."),
+    ] = None,
+) -> None:
+    """Run a recipe's training; under torchrun on every GPU."""
+    chosen = recipe.load(recipe_file)
+    planned = plan.make(chosen, to=stage or learning.stages(chosen)[-1])
+    if not planned.pending:
+        out.print("nothing to do: the training is finished", highlight=False)
+        return
+    with Bars() as bars:
+        plan.train(planned, bars)
+
+
+@app.command("rewind")
+def rewind_(
+    recipe_file: RecipeFile,
+    to_step: Annotated[int, typer.Option("--to-step", min=1, help="Go on from the checkpoint at or before this.")],
+    skip_batches: Annotated[int, typer.Option("--skip-batches", min=1, help="Leave out so many batches there.")],
+    stage: TrainingStage = "training",
+    as_json: AsJson = False,
+) -> None:
+    """Have an unfinished training go back before a loss spike and leave out the batches that caused it."""
+    from starsmith.training import interventions
+
+    planned = plan.make(recipe.load(recipe_file), to=stage)
+    entry = next(entry for entry in planned.steps if entry.step.name == stage)
+    if not entry.runs:
+        raise InputError(f"{stage} of {recipe_file} is finished; only a run that goes on can be rewound")
+    kept = plan.store(planned.recipe)
+    with kept.locked():
+        noted = interventions.rewind(kept.folder(stage, entry.key), to_step, skip_batches)
+    if as_json:
+        print_json(dataclasses.asdict(noted))
+        return
+    out.print(f"{noted}; run or train the recipe again to go on", highlight=False, soft_wrap=True)
+
+
+@app.command("export")
+def export_(
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The folder, or the GGUF file, to write.")],
+    run_folder: RunFolder = QUICKSTART,
+    model: Annotated[Path | None, typer.Option("--model", help="A Hugging Face folder instead of a run.")] = None,
+    format: Annotated[Literal["huggingface", "gguf"], typer.Option("--format")] = "huggingface",
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32, fp16, bf16, or a GGUF type; by default unchanged.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export a trained model for transformers or llama.cpp."""
+    from starsmith.model.export import export_folder
+
+    source = model or _step(run_folder, "export").folder / learning.MODEL
+    notes = export_folder(source, destination, format=format, precision=precision, overwrite=overwrite)
+    if as_json:
+        print_json({"written": str(destination), "notes": notes})
+        return
+    out.print(Text(f"written: {destination}"), soft_wrap=True)
+    for note in notes:
+        err.print(f"starsmith: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("lock")

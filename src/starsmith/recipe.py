@@ -463,6 +463,10 @@ class LongContext(Stage):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-5
     min_learning_rate: Annotated[float, Field(ge=0)] = 3e-6
 
+    def settings(self, training: Training) -> Training:
+        """How this stage trains: its own settings over those of the first."""
+        return training.model_copy(update={name: getattr(self, name) for name in Stage.model_fields})
+
 
 class Hardware(Section):
     """How the machine is used: speed and memory, never what is learnt (but for the rounding of sums)."""
@@ -509,6 +513,8 @@ class Release(Section):
     model_name: str = "starsmith-model"
     contact: str | None = None
     """Where opt-out requests go; printed in the cards."""
+    model_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the exported weights."""
     model_license: str = "apache-2.0"
     """The licence identifier of the weights, as model hubs write it."""
     include_text: bool = True

@@ -161,14 +161,15 @@ class Draft:
         Args:
             identity: the step's name, key, version, parameters and input keys.
             facts: what the step notes about its result.
-            logs: files that are listed but not hashed, because they speak of time.
+            logs: files (and folders, `name/`) that are listed but not hashed, because they speak of time.
         """
         with disk_errors(self.folder):
             skipped = set(logs)
+            folders = tuple(name for name in skipped if name.endswith("/"))
             files = {}
             for place in sorted(self.folder.rglob("*")):
                 name = place.relative_to(self.folder).as_posix()
-                if place.is_file() and name not in skipped and name != MANIFEST:
+                if place.is_file() and name not in skipped | {MANIFEST} and not name.startswith(folders):
                     files[name] = {"bytes": place.stat().st_size, "sha256": file_digest(place)}
             manifest = {**identity, "files": files, "logs": sorted(skipped), "facts": dict(facts)}
             data = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -3,15 +3,25 @@
 PyTorch is imported when a step runs, so that planning and the data side stay light.
 """
 
+import dataclasses
 import functools
+import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from starsmith import recipe as recipes
 from starsmith.corpus.engine import map_parallel
+from starsmith.corpus.store import file_digest
+from starsmith.errors import InputError
 from starsmith.recipe import Recipe
 from starsmith.steps.step import Context, Facts, Step
-from starsmith.tokens import loader, shards, tokenizer
+from starsmith.tokens import instructions, loader, prefetch, shards, tokenizer
+
+if TYPE_CHECKING:
+    from starsmith.model.configuration import Starcoder2Config
+    from starsmith.training.estimate import Estimate
 
 SHARDS = "shards"
 MODEL = "model"
@@ -19,53 +29,33 @@ WEIGHTS = "weights"
 TOKENIZER = "huggingface"
 
 
+def stages(recipe: Recipe) -> tuple[str, ...]:
+    """The training steps of a recipe, in order."""
+    return ("training",) if recipe.long_context is None else ("training", "long_context")
+
+
 def steps(recipe: Recipe) -> list[Step]:
     """The learning side of the road, in order."""
     return [
-        Step(
-            name="tokenizer",
-            version=1,
-            run=functools.partial(_train_tokenizer, recipe),
-            about="byte-level BPE on a sample of the documents",
-            reads="text",
-            inputs=("documents",),
-            params={
-                "tokenizer": recipe.tokenizer.model_dump(mode="json"),
-                "model_max_length": recipe.model.max_position_embeddings,
-                "seed": recipe.run.seed,
-            },
-        ),
+        _tokenizer_step(recipe),
+        *([_instructions_step(recipe)] if recipe.instructions.files else []),
         Step(
             name="tokens",
-            version=1,
+            version=2,
             run=_encode,
             about="every kept file encoded once",
             reads="text",
             inputs=("documents", "tokenizer"),
         ),
-        Step(
-            name="training",
-            version=1,
-            run=functools.partial(_train, recipe),
-            about="the model, with the lineage of every step",
-            reads="tokens",
-            inputs=("tokens",),
-            params={
-                "model": recipe.model.model_dump(mode="json", exclude={"preset"}),
-                "tokens": recipe.tokens.model_dump(mode="json"),
-                "training": recipe.training.model_dump(mode="json"),
-                "metadata_probability": recipe.documents.metadata_probability,
-                "seed": recipe.run.seed,
-            },
-            logs=("metrics.jsonl",),
-        ),
+        *(_training_step(recipe, stage) for stage in stages(recipe)),
         Step(
             name="export",
             version=1,
-            run=_export,
+            run=functools.partial(_export, recipe),
             about="a Hugging Face folder",
             reads="results",
-            inputs=("training", "tokenizer"),
+            inputs=(stages(recipe)[-1], "tokenizer"),
+            params={"precision": recipe.release.model_precision},
         ),
         Step(
             name="evaluation",
@@ -76,11 +66,164 @@ def steps(recipe: Recipe) -> list[Step]:
             inputs=("export", "documents"),
             params={
                 "evaluation": recipe.evaluation.model_dump(mode="json"),
-                "data": _data_fingerprint(recipe.evaluation.data),
+                "data": _fingerprint([recipe.evaluation.data] if recipe.evaluation.data else []),
                 "seed": recipe.run.seed,
             },
         ),
     ]
+
+
+def estimates(recipe: Recipe, devices: str | None = None) -> dict[str, "Estimate"]:
+    """What each stage of training needs, on devices such as `8xH200` or on those of this machine."""
+    from starsmith.model import huggingface
+    from starsmith.model.configuration import Starcoder2Config
+    from starsmith.training import estimate
+
+    if recipe.model.start is not None:
+        config = huggingface.read_config(recipe.model.start)
+    else:
+        shape = recipe.model.model_dump(exclude={"preset", "start"})
+        config = Starcoder2Config(vocab_size=recipe.tokenizer.vocab_size, **shape)
+    precision, hardware = recipe.training.precision, recipe.hardware
+    used = estimate.here(hardware, precision) if devices is None else estimate.named(devices, precision)
+    return {
+        stage: estimate.estimate(
+            config,
+            recipe.training,
+            _settings(recipe, stage),
+            _tokens(recipe, stage).sequence_length,
+            hardware,
+            used,
+        )
+        for stage in stages(recipe)
+    }
+
+
+def _tokenizer_step(recipe: Recipe) -> Step:
+    if recipe.model.start is not None:
+        return Step(
+            name="tokenizer",
+            version=1,
+            run=functools.partial(_take_tokenizer, recipe.model.start),
+            about="the tokenizer of the model to start from",
+            reads="results",
+            params={"start": _start_digest(recipe)},
+        )
+    return Step(
+        name="tokenizer",
+        version=1,
+        run=functools.partial(_train_tokenizer, recipe),
+        about="byte-level BPE on a sample of the documents",
+        reads="text",
+        inputs=("documents",),
+        params={
+            "tokenizer": recipe.tokenizer.model_dump(mode="json"),
+            "model_max_length": _positions(recipe),
+            "seed": recipe.run.seed,
+        },
+    )
+
+
+def _instructions_step(recipe: Recipe) -> Step:
+    return Step(
+        name="instructions",
+        version=1,
+        run=functools.partial(_encode_instructions, recipe),
+        about="instruction data encoded once",
+        reads="text",
+        inputs=("tokenizer",),
+        params={"files": _fingerprint(recipe.instructions.files), "system": recipe.instructions.system},
+    )
+
+
+def _training_step(recipe: Recipe, stage: str) -> Step:
+    """A stage of training; what only says how the machine is used is not part of its key."""
+    params: dict[str, Any] = {
+        "tokens": _tokens(recipe, stage).model_dump(mode="json"),
+        "training": _settings(recipe, stage).model_dump(mode="json"),
+        "metadata_probability": recipe.documents.metadata_probability,
+        "seed": _seed(recipe, stage),
+    }
+    if recipe.instructions.files:
+        params["instructions_share"] = recipe.instructions.share
+    if stage == "long_context":
+        assert recipe.long_context is not None
+        params["rope_theta"] = recipe.long_context.rope_theta
+    elif recipe.model.start is not None:
+        params["start"] = _start_digest(recipe)
+    else:
+        params["model"] = recipe.model.model_dump(mode="json", exclude={"preset", "start"})
+    return Step(
+        name=stage,
+        version=2,
+        run=functools.partial(_train, recipe, stage),
+        about="the model, with the lineage of every step"
+        if stage == "training"
+        else "the same model on long sequences",
+        reads="tokens",
+        inputs=(
+            "tokens",
+            *(["instructions"] if recipe.instructions.files else []),
+            *(["training"] if stage == "long_context" else []),
+        ),
+        params=params,
+        logs=("metrics.jsonl", "tensorboard/"),
+        distributed=True,
+    )
+
+
+def _settings(recipe: Recipe, stage: str) -> recipes.Training:
+    if stage == "training":
+        return recipe.training
+    assert recipe.long_context is not None
+    return recipe.long_context.settings(recipe.training)
+
+
+def _tokens(recipe: Recipe, stage: str) -> recipes.Tokens:
+    if stage == "training":
+        return recipe.tokens
+    assert recipe.long_context is not None
+    return recipe.tokens.model_copy(update={"sequence_length": recipe.long_context.sequence_length})
+
+
+def _seed(recipe: Recipe, stage: str) -> int:
+    """Stages draw apart: the second one does not begin with the order of documents of the first."""
+    if stage == "training":
+        return recipe.run.seed
+    return int.from_bytes(hashlib.sha256(f"{stage} {recipe.run.seed}".encode()).digest()[:6], "big")
+
+
+def _positions(recipe: Recipe) -> int:
+    """Positions that the finished model may use."""
+    long = recipe.long_context.sequence_length if recipe.long_context else 0
+    return max(recipe.model.max_position_embeddings, long)
+
+
+def _start_digest(recipe: Recipe) -> str:
+    from starsmith.model import huggingface
+
+    assert recipe.model.start is not None
+    return huggingface.digest(recipe.model.start, recipe.run.cache)
+
+
+def _take_tokenizer(start: Path, context: Context) -> Facts:
+    from starsmith.model import huggingface
+
+    context.draft.clear()
+    folder = context.draft.folder / TOKENIZER
+    folder.mkdir()
+    for file in huggingface.tokenizer_files(start):
+        shutil.copyfile(file, folder / file.name)
+    taken = tokenizer.Tokenizer.load(folder / "tokenizer.json")
+    return {"vocab_size": taken.vocab_size, "digest": taken.digest}
+
+
+def _encode_instructions(recipe: Recipe, context: Context) -> Facts:
+    context.draft.clear()
+    folder = context.draft.folder / SHARDS
+    folder.mkdir()
+    known = tokenizer.Tokenizer.load(context.inputs["tokenizer"].folder / TOKENIZER / "tokenizer.json")
+    return instructions.encode(recipe.instructions.files, known, folder, system=recipe.instructions.system)
 
 
 def _train_tokenizer(recipe: Recipe, context: Context) -> Facts:
@@ -89,7 +232,7 @@ def _train_tokenizer(recipe: Recipe, context: Context) -> Facts:
     trained = tokenizer.train(parts, recipe.tokenizer, seed=recipe.run.seed)
     folder = context.draft.folder / TOKENIZER
     folder.mkdir()
-    tokenizer.write_huggingface(trained, folder, model_max_length=recipe.model.max_position_embeddings)
+    tokenizer.write_huggingface(trained, folder, model_max_length=_positions(recipe))
     return {
         "vocab_size": trained.vocab_size,
         "sample_bytes": recipe.tokenizer.sample_bytes,
@@ -118,31 +261,42 @@ def _encode_part(job: tuple[Path, Path, Path, str]) -> None:
     shards.encode_documents(*job)
 
 
-def _train(recipe: Recipe, context: Context) -> Facts:
+def _train(recipe: Recipe, stage: str, context: Context) -> Facts:
+    """Runs on every rank; the first one leaves the result."""
     from starsmith.model import huggingface
-    from starsmith.model.configuration import Starcoder2Config
-    from starsmith.training import checkpoint, loop
+    from starsmith.training import checkpoint, loop, world
 
-    folder = context.draft.folder
-    batches = loader.Loader(
-        context.inputs["tokens"].folder / SHARDS,
-        recipe.tokens,
-        seed=recipe.run.seed,
-        batch_size=recipe.training.batch_size,
-        metadata_probability=recipe.documents.metadata_probability,
-    )
-    config = Starcoder2Config(vocab_size=batches.vocab_size, **recipe.model.model_dump(exclude={"preset"}))
-    trained = loop.train(
-        folder,
-        batches,
-        [batches.sequences("validation", recipe.training.validation_sequences)],
-        config,
-        recipe.training,
-        seed=recipe.run.seed,
-        progress=context.progress,
-    )
-    huggingface.export(trained.model.named_parameters(), config, [], folder / WEIGHTS, overwrite=True)
-    shutil.rmtree(folder / checkpoint.FOLDER)  # a committed training never resumes
+    folder, settings = context.draft.folder, _settings(recipe, stage)
+    with world.join(recipe.hardware, settings.precision) as ranks:
+        batches = loader.Loader(
+            context.inputs["tokens"].folder / SHARDS,
+            _tokens(recipe, stage),
+            seed=_seed(recipe, stage),
+            batch_size=settings.batch_size,
+            metadata_probability=recipe.documents.metadata_probability,
+            instructions=context.inputs["instructions"].folder / SHARDS if recipe.instructions.files else None,
+            instructions_share=recipe.instructions.share if recipe.instructions.files else 0.0,
+            rank=ranks.rank,
+            world_size=ranks.size,
+        )
+        config, start = _model(recipe, stage, batches.vocab_size, context)
+        validation = batches.sequences("validation", settings.validation_sequences)
+        with prefetch.Prefetch(batches) as ready:
+            trained = loop.train(
+                folder,
+                ready,
+                [validation],
+                config,
+                settings,
+                seed=_seed(recipe, stage),
+                world=ranks,
+                hardware=recipe.hardware,
+                start=None if start is None else functools.partial(huggingface.read_weights, *start),
+                progress=context.progress,
+            )
+        if ranks.is_first:
+            huggingface.export(trained.weights(), config, [], folder / WEIGHTS, overwrite=True)
+            shutil.rmtree(folder / checkpoint.FOLDER)  # a committed training never resumes
     return {
         "steps": trained.steps,
         "num_tokens": trained.num_tokens,
@@ -152,16 +306,45 @@ def _train(recipe: Recipe, context: Context) -> Facts:
     }
 
 
-def _export(context: Context) -> Facts:
+def _model(
+    recipe: Recipe, stage: str, vocab_size: int, context: Context
+) -> tuple["Starcoder2Config", tuple[Path, "Starcoder2Config"] | None]:
+    """The shape that a stage trains, and the folder and shape of the weights it starts from."""
     from starsmith.model import huggingface
+    from starsmith.model.configuration import Starcoder2Config
+
+    if stage == "long_context":
+        assert recipe.long_context is not None
+        folder = context.inputs["training"].folder / WEIGHTS
+        before = huggingface.read_config(folder)
+        positions = max(before.max_position_embeddings, recipe.long_context.sequence_length)
+        longer = dataclasses.replace(
+            before, rope_theta=recipe.long_context.rope_theta, max_position_embeddings=positions
+        )
+        return longer, (folder, before)
+    if recipe.model.start is not None:
+        known = huggingface.read_config(recipe.model.start)
+        if vocab_size > known.vocab_size:
+            raise InputError(
+                f"{recipe.model.start}: the tokenizer has {vocab_size} tokens and the model {known.vocab_size}; "
+                "they do not belong together"
+            )
+        return known, (recipe.model.start, known)
+    shape = recipe.model.model_dump(exclude={"preset", "start"})
+    return Starcoder2Config(vocab_size=vocab_size, **shape), None
+
+
+def _export(recipe: Recipe, context: Context) -> Facts:
+    from starsmith.model import export, huggingface
     from starsmith.model.configuration import num_parameters
 
     context.draft.clear()
-    source = context.inputs["training"].folder / WEIGHTS
+    source = context.inputs[stages(recipe)[-1]].folder / WEIGHTS
     config = huggingface.read_config(source)
     files = sorted((context.inputs["tokenizer"].folder / TOKENIZER).iterdir())
     weights = huggingface.read_weights(source, config)
-    huggingface.export(weights, config, files, context.draft.folder / MODEL)
+    dtype = export.PRECISIONS[recipe.release.model_precision]
+    huggingface.export(weights, config, files, context.draft.folder / MODEL, dtype=dtype)
     return {"num_parameters": num_parameters(config), "config": config.to_dict()}
 
 
@@ -183,9 +366,13 @@ def _evaluate(recipe: Recipe, context: Context) -> Facts:
     return {name: benchmark["estimates"] for name, benchmark in results["benchmarks"].items()}
 
 
-def _data_fingerprint(folder: Path | None) -> Any:
-    """Name and size of every file of the user's benchmark data: a set that changes is evaluated again."""
-    if folder is None:
-        return None
-    files = sorted(place for place in folder.rglob("*") if place.is_file())
-    return [[place.relative_to(folder).as_posix(), place.stat().st_size] for place in files]
+def _fingerprint(places: Sequence[Path]) -> list[tuple[str, int, str]]:
+    """Name, size and SHA-256 of every file of the user's data: what changes is read again."""
+    found = []
+    for place in places:
+        if not place.exists():
+            raise InputError(f"no file or folder at {place}")
+        files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+        base = place if place.is_dir() else place.parent
+        found += [(file.relative_to(base).as_posix(), file.stat().st_size, file_digest(file)) for file in files]
+    return found

@@ -21,14 +21,13 @@ from starsmith.release.dataset import write_dataset
 from starsmith.release.model_card import ModelCardInputs, license_text, render_model_card
 from starsmith.release.swhids import write_swhids
 from starsmith.steps.data import corpus_tables
-from starsmith.steps.learning import MODEL
+from starsmith.steps.learning import MODEL, stages
 from starsmith.steps.signals import SIGNALS
 from starsmith.steps.step import Context, Facts, Step
 
 DATASET = "dataset"
 _CURATED = ("contents", *SIGNALS, "policies/licenses", "policies/decisions")
 _DATA = (*_CURATED, "documents")
-_LEARNT = ("tokenizer", "tokens", "training", "export", "evaluation")
 
 
 def curation_step(recipe: Recipe) -> Step:
@@ -48,6 +47,7 @@ def curation_step(recipe: Recipe) -> Step:
 def steps(recipe: Recipe) -> list[Step]:
     """The last steps of the road."""
     published = _Published(recipe)
+    learnt = ("tokenizer", "tokens", *stages(recipe), "export", "evaluation")
     told = {
         "recipe": {"release": recipe.release.model_dump(mode="json"), "name": recipe.run.name},
         "starsmith": __version__,
@@ -59,7 +59,7 @@ def steps(recipe: Recipe) -> list[Step]:
             run=published.release,
             about="dataset, SWHIDs, model, cards",
             reads="text",
-            inputs=(*_DATA, *_LEARNT),
+            inputs=(*_DATA, *learnt),
             params=told,
         ),
         Step(
@@ -68,7 +68,7 @@ def steps(recipe: Recipe) -> list[Step]:
             run=published.report,
             about="one page that shows it all",
             reads="results",
-            inputs=(*_DATA, *_LEARNT, "release"),
+            inputs=(*_DATA, *learnt, "release"),
             params=told,
             logs=("report.html",),
         ),
@@ -119,7 +119,7 @@ class _Published:
                 tokenizer=inputs["tokenizer"].facts,
                 tokens=_token_facts(inputs["tokens"]),
                 model=_model_facts(inputs["export"]),
-                metrics=_metrics(inputs["training"]),
+                metrics=_metrics(self.recipe, inputs),
                 evaluation=_evaluation(inputs["evaluation"]),
                 release=inputs["release"].facts["dataset"],
             )
@@ -186,7 +186,7 @@ class _Published:
             model=exported["config"],
             num_parameters=exported["num_parameters"],
             training=self.recipe.training.model_dump(mode="json"),
-            metrics=_metrics(context.inputs["training"]),
+            metrics=_metrics(self.recipe, context.inputs),
             tokenizer=context.inputs["tokenizer"].facts,
             evaluation=_evaluation(context.inputs["evaluation"]),
             dataset=dataset,
@@ -205,7 +205,16 @@ def _not_searched(inputs: Mapping[str, Result]) -> dict[str, list[str]]:
     return {"no_data": sets["missing"], "left_out": sets["left_out"], "unknown_folders": sets["unknown"]}
 
 
-def _metrics(training: Result) -> list[dict[str, Any]]:
+def _metrics(recipe: Recipe, inputs: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """The lines of all stages, one after the other; those of a later one carry its name."""
+    first, *later = stages(recipe)
+    rows = _lines(inputs[first])
+    for stage in later:
+        rows += [{**row, "stage": stage} for row in _lines(inputs[stage])]
+    return rows
+
+
+def _lines(training: Result) -> list[dict[str, Any]]:
     lines = (training.folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
