@@ -26,6 +26,7 @@ from starsmith.recipe import NearDuplicates
 from starsmith.signals import (
     minhash_kernels,
     near_duplicate_candidates,
+    near_duplicate_packing,
     near_duplicate_signing,
     near_duplicates,
     shingle_kernels,
@@ -194,6 +195,45 @@ def test_blocks_of_pairs_are_within_their_limit_and_as_long_as_they_can_be(pairs
     for first, last in itertools.pairwise(starts):
         assert last - first == 1 or (first < last and needed(pairs[first:last]) <= 50)
         assert last == len(pairs) or needed(pairs[first : last + 1]) > 50
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(NUMBERS, max_size=60), max_size=5), st.integers(0, 9))
+@example([[0], [], [0, 0, MASK, 0], [7, MASK, 7] * 50], 0)
+@example([[number * 0x9E3779B97F4A7C15 & MASK for number in range(20_000)] * 2], 3)
+def test_words_are_unpacked_as_they_were_packed(texts, num_before):
+    """Wherever their records stand, and in a room that holds something else."""
+    starts = np.cumsum([0, *map(len, texts)])
+    words = np.array([word for text in texts for word in text], np.uint64)
+    records = np.full(near_duplicate_packing.room(len(words), len(texts)), MASK, np.uint64)
+    sizes = near_duplicate_packing.pack(words, starts, records)
+    assert sizes.sum() <= len(records)
+    again = np.full_like(records, num_before)
+    assert near_duplicate_packing.pack(words, starts, again).tolist() == sizes.tolist()
+    assert again[: sizes.sum()].tolist() == records[: sizes.sum()].tolist()
+    out = np.full(len(words) + num_before, num_before, np.uint64)
+    found = near_duplicate_packing.unpack(records[: sizes.sum()], sizes, np.diff(starts), out)
+    assert found.tolist() == starts.tolist()
+    assert (out[: len(words)] == words).all()
+
+
+def test_repeated_words_take_two_bytes():
+    words = np.tile(np.arange(1, 101, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15), 1_000)
+    records = np.zeros(near_duplicate_packing.room(len(words), 1), np.uint64)
+    (size,) = near_duplicate_packing.pack(words, np.array([0, len(words)]), records)
+    assert 8 * size < 2.2 * len(words)
+
+
+@pytest.mark.parametrize("short_texts", ["whole", "alone"])
+@pytest.mark.parametrize("words", ["runs", "split"])
+def test_shingles_are_those_of_packed_words(words, short_texts):
+    texts = ["", "a", "a b c d e f a b c d e f", "--", None, "x " * 3_000, "one two three four five"]
+    config = NearDuplicates(words=words, short_texts=short_texts)
+    column, room = pa.array(texts, pa.large_string()), near_duplicate_signing.Room()
+    expected = near_duplicate_signing.shingles(column, config, 1)
+    found = near_duplicate_signing.unpacked(near_duplicate_signing.packed(column, config, 1, room), config)
+    assert found.starts.tolist() == expected.starts.tolist()
+    assert found.hashes.tolist() == expected.hashes.tolist()
 
 
 LENGTHS = [1, 4095, 4096, 4097, *range(8183, 8195), 12_289, 16_383, 16_384, 40_001]

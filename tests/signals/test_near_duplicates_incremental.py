@@ -110,16 +110,16 @@ def test_known_texts_are_neither_read_nor_signed_nor_compared_again(tmp_path, mo
 
     (tmp_path / "again").mkdir()
     with monkeypatch.context() as patched:
-        patched.setattr(kernels, "shingle_hashes", refuse)
+        patched.setattr(kernels, "word_hashes", refuse)
         assert run(tmp_path / "again", parts, CONFIG, old)[1][0].read_bytes() == old[1][0].read_bytes()
 
     new = write(tmp_path / "new", contents([*texts, family(3, [9]), "something else altogether in five words"]))
     seen, compared = [], []
-    shingle_hashes, jaccards = kernels.shingle_hashes, kernels.jaccards
+    word_hashes, jaccards = kernels.word_hashes, kernels.jaccards
     monkeypatch.setattr(
         near_duplicate_signing.shingle_kernels,
-        "shingle_hashes",
-        lambda offsets, *rest: seen.append(len(offsets) - 1) or shingle_hashes(offsets, *rest),
+        "word_hashes",
+        lambda offsets, *rest: seen.append(len(offsets) - 1) or word_hashes(offsets, *rest),
     )
     monkeypatch.setattr(
         near_duplicate_verification.shingle_kernels,

@@ -48,6 +48,7 @@ from starsmith.corpus import schema
 from starsmith.corpus.components import component_roots
 from starsmith.corpus.kernels import kernel
 from starsmith.signals import near_duplicate_signing
+from starsmith.signals.near_duplicate_scratch import numbers_at
 
 VERSION = 1
 
@@ -134,23 +135,22 @@ class _Source(NamedTuple):
     """(num_contents,) large_string, of the contents that this source answers for."""
     is_wanted: NDArray[np.bool_] | None
     """Which rows of a part these are; None for a file of shingles."""
-    lengths: NDArray[np.int64]
-    """(num_contents,) shingles of each content; empty for a part."""
+    held: near_duplicate_signing.ShingleIndex | None
+    """Of a file of shingles."""
 
     def read(self, config: recipe.NearDuplicates, seed: int) -> Iterator[near_duplicate_signing.Shingles]:
         """The shingles of all contents, in their order, a few at a time."""
-        return self._from_file() if self.is_wanted is None else self._from_texts(config, seed)
+        return self._from_texts(config, seed) if self.held is None else self._from_file(self.held, config)
 
     def chosen(
         self, rows: NDArray[np.int64], config: recipe.NearDuplicates, seed: int
     ) -> Iterator[NDArray[np.uint64]]:
         """The shingles of some contents; only what holds them is read."""
-        if self.is_wanted is None:
-            stops = np.cumsum(self.lengths)
-            hashes = self._hashes()
+        if self.held is not None:
             for row in rows:
-                yield hashes[stops[row] - self.lengths[row] : stops[row]]
+                yield self._unpacked(self.held, slice(row, row + 1), config).hashes
             return
+        assert self.is_wanted is not None
         places = np.flatnonzero(self.is_wanted)[rows]
         with pq.ParquetFile(self.place) as file:
             start = 0
@@ -165,12 +165,20 @@ class _Source(NamedTuple):
                 for first, last in itertools.pairwise(starts.tolist()):
                     yield hashes[first:last]
 
-    def _from_file(self) -> Iterator[near_duplicate_signing.Shingles]:
-        hashes, at = self._hashes(), 0
-        for row in range(0, len(self.lengths), _FILE_ROWS):
-            starts = np.concatenate([[0], np.cumsum(self.lengths[row : row + _FILE_ROWS])])
-            yield near_duplicate_signing.Shingles(hashes[at : at + starts[-1]], starts)
-            at += starts[-1]
+    def _from_file(
+        self, index: near_duplicate_signing.ShingleIndex, config: recipe.NearDuplicates
+    ) -> Iterator[near_duplicate_signing.Shingles]:
+        for row in range(0, len(index.ids), _FILE_ROWS):
+            yield self._unpacked(index, slice(row, row + _FILE_ROWS), config)
+
+    def _unpacked(
+        self, index: near_duplicate_signing.ShingleIndex, rows: slice, config: recipe.NearDuplicates
+    ) -> near_duplicate_signing.Shingles:
+        sizes = index.sizes[rows]
+        records = numbers_at(self.place, np.uint64, int(index.starts[rows.start]), int(sizes.sum()))
+        return near_duplicate_signing.unpacked(
+            near_duplicate_signing.Packed(records, sizes, index.num_words[rows]), config
+        )
 
     def _from_texts(self, config: recipe.NearDuplicates, seed: int) -> Iterator[near_duplicate_signing.Shingles]:
         assert self.is_wanted is not None
@@ -185,19 +193,14 @@ class _Source(NamedTuple):
                     texts = batch["text"] if is_wanted.all() else batch["text"].filter(pa.array(is_wanted))
                     yield near_duplicate_signing.shingles(texts, config, seed)
 
-    def _hashes(self) -> NDArray[np.uint64]:
-        return np.asarray(np.memmap(self.place, np.uint64, "c")) if self.lengths.any() else np.zeros(0, np.uint64)
-
 
 def _sources(content_parts: Sequence[Path], shingle_files: Sequence[Path]) -> list[_Source]:
     """The files of shingles, and the parts for the contents that no file has."""
     found = []
     for place in shingle_files:
-        index = near_duplicate_signing.ShingleFile(place).index
-        if index.is_file():
-            table = pq.read_table(index, use_threads=False)
-            ids = table["content_id"].combine_chunks().cast(pa.large_string())
-            found.append(_Source(place, ids, None, table["num_shingles"].to_numpy().astype(np.int64)))
+        if near_duplicate_signing.ShingleFile(place).index.is_file():
+            index = near_duplicate_signing.shingle_index(place)
+            found.append(_Source(place, index.ids, None, index))
     has_shingles = pa.chunked_array([source.ids for source in found], pa.large_string())
     for part in content_parts:
         table = pq.read_table(part, columns=["content_id", "status"], use_threads=False)
@@ -206,7 +209,7 @@ def _sources(content_parts: Sequence[Path], shingle_files: Sequence[Path]) -> li
         if found:
             is_wanted = pc.and_(is_wanted, pc.invert(pc.is_in(ids, value_set=has_shingles)))
         mask = np.asarray(is_wanted.to_numpy(zero_copy_only=False), np.bool_)
-        found.append(_Source(part, ids.filter(is_wanted), mask, np.zeros(0, np.int64)))
+        found.append(_Source(part, ids.filter(is_wanted), mask, None))
     return found
 
 

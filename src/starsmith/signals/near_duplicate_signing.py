@@ -6,8 +6,9 @@ too few of them under `short_texts = "alone"`) has a row without a signature, fo
 read again.
 
 The shingles themselves are needed once more, for the exact similarity of candidates. Reading and splitting the
-texts a second time costs more than writing 8 bytes a shingle to a scratch file and reading back the few that are
-asked for, so `signatures_of` can leave them beside its table: a `ShingleFile`, which lives as long as the step.
+texts a second time costs more than writing them to a scratch file and reading back the few that are asked for, so
+`signatures_of` can leave them beside its table: a `ShingleFile`, which lives as long as the step. It holds the
+words that they are rolled from, which take less room (`near_duplicate_packing`).
 """
 
 import functools
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from starsmith import recipe
 from starsmith.corpus.buffers import text_buffers
 from starsmith.corpus.store import disk_errors
-from starsmith.signals import minhash_kernels, near_duplicate_stack_v2, shingle_kernels
+from starsmith.signals import minhash_kernels, near_duplicate_packing, near_duplicate_stack_v2, shingle_kernels
 from starsmith.signals.code_points import lower_case, properties
 
 BATCH_ROWS = 64
@@ -42,7 +43,8 @@ _SPECIAL_CASE = "[\u0130\u03a3]"
 _INDEX = pa.schema(
     [
         pa.field("content_id", pa.string(), nullable=False),
-        pa.field("num_shingles", pa.int64(), nullable=False),
+        pa.field("num_words", pa.int64(), nullable=False),
+        pa.field("num_numbers", pa.int64(), nullable=False),
     ]
 )
 
@@ -54,9 +56,24 @@ class Shingles(NamedTuple):
     """(num_texts + 1,)"""
 
 
+class Packed(NamedTuple):
+    """The words that shingles are rolled from, as records of `near_duplicate_packing`."""
+
+    records: NDArray[np.uint64]
+    sizes: NDArray[np.int64]
+    """(num_texts,) numbers of each record."""
+    num_words: NDArray[np.int64]
+    """(num_texts,)"""
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """(num_texts,) the number with which each record begins."""
+        return np.asarray(np.cumsum(self.sizes) - self.sizes)
+
+
 @dataclass(frozen=True)
 class ShingleFile:
-    """The shingles of a part's contents, as 64-bit numbers in `place`, and whose they are beside it."""
+    """The shingles of a part's contents, packed, as 64-bit numbers in `place`, and whose they are beside it."""
 
     place: Path
 
@@ -78,6 +95,13 @@ class Room:
 
     def __init__(self) -> None:
         self._numbers = np.empty(0, np.uint64)
+        self._records: Room | None = None
+
+    @property
+    def for_records(self) -> "Room":
+        """Where the same, packed, find room."""
+        self._records = self._records or Room()
+        return self._records
 
     def of(self, size: int) -> NDArray[np.uint64]:
         if len(self._numbers) < size:
@@ -96,21 +120,55 @@ def shingles(
         seed: the root of keyed randomness.
         room: where to put them; the next call with it overwrites them. Memory of their own by default.
     """
+    return _rolled(_words(texts, config, seed, room or Room()), config)
+
+
+def packed(
+    texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int, room: Room | None = None
+) -> Packed:
+    """What `unpacked` makes the shingles of a text column of."""
+    room = room or Room()
+    return _packed_words(_words(texts, config, seed, room), room)
+
+
+def unpacked(found: Packed, config: recipe.NearDuplicates, room: Room | None = None) -> Shingles:
+    """The `shingles` of the texts that were packed; `room` as there."""
+    words = (room or Room()).of(int(found.num_words.sum()))
+    starts = near_duplicate_packing.unpack(found.records, found.sizes, found.num_words, words)
+    return _rolled(_Words(words, starts), config)
+
+
+class _Words(NamedTuple):
+    hashes: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    """(num_texts + 1,)"""
+
+
+def _words(texts: pa.Array | pa.ChunkedArray, config: recipe.NearDuplicates, seed: int, room: Room) -> _Words:
     if config.words == "split":
         texts = _lower_special_cases(texts)
     offsets, data = text_buffers(texts)
-    found = shingle_kernels.shingle_hashes(
+    found = shingle_kernels.word_hashes(
         offsets,
         data,
-        config.shingle_words,
         config.words == "split",
-        config.short_texts == "whole",
         _hashing(seed, config.num_permutations).key,
         properties(),
         lower_case(),
-        (room or Room()).of(shingle_kernels.room(offsets, config.words == "split")),
+        room.of(shingle_kernels.room(offsets, config.words == "split")),
     )
-    return Shingles(*found)
+    return _Words(*found)
+
+
+def _packed_words(words: _Words, room: Room) -> Packed:
+    num_words = np.diff(words.starts)
+    records = room.for_records.of(near_duplicate_packing.room(len(words.hashes), len(num_words)))
+    sizes = near_duplicate_packing.pack(*words, records)
+    return Packed(records[: sizes.sum()], sizes, num_words)
+
+
+def _rolled(words: _Words, config: recipe.NearDuplicates) -> Shingles:
+    return Shingles(*shingle_kernels.roll(*words, config.shingle_words, config.short_texts == "whole"))
 
 
 def distinct(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -139,7 +197,7 @@ def signatures(
     Returns:
         (num_texts,) content ids in the order of `contents`, and (num_texts, num_permutations).
     """
-    rows, is_signed, _ = _sign(contents["text"], config, seed, Room())
+    rows, is_signed, _ = _sign(contents["text"], config, seed, Room(), is_packed=False)
     ids = contents["content_id"]
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
     return ids.filter(pa.array(is_signed)), rows[is_signed]
@@ -233,36 +291,51 @@ def _signed(
     room = Room()
     if shingle_file is None or config.verification != "exact":
         for texts in _texts(part, is_wanted):
-            rows, is_signed, _ = _sign(texts, config, seed, room)
+            rows, is_signed, _ = _sign(texts, config, seed, room, is_packed=False)
             yield rows, is_signed
         return
-    num_shingles = []
-    with disk_errors(shingle_file), shingle_file.open("wb", buffering=0) as stream:
+    num_words, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    with disk_errors(shingle_file), shingle_file.open("wb") as stream:
         for texts in _texts(part, is_wanted):
-            rows, is_signed, found = _sign(texts, config, seed, room, with_shingles=True)
+            rows, is_signed, found = _sign(texts, config, seed, room, is_packed=True)
             assert found is not None
-            stream.write(found.hashes.data)
-            num_shingles.append(np.diff(found.starts))
+            stream.write(found.records.data)
+            num_words.append(found.num_words)
+            sizes.append(found.sizes)
             yield rows, is_signed
-    _write_index(ShingleFile(shingle_file), ids, np.concatenate([*num_shingles, np.zeros(0, np.int64)]))
+    _write_index(ShingleFile(shingle_file), ShingleIndex(ids, np.concatenate(sizes), np.concatenate(num_words)))
 
 
-def shingle_index(place: Path) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Whose shingles a shingle file holds (large_string), in its order, and how many each has."""
+class ShingleIndex(NamedTuple):
+    ids: pa.Array
+    """(num_texts,) large_string: whose shingles a shingle file holds, in its order."""
+    sizes: NDArray[np.int64]
+    """(num_texts,) numbers of each record."""
+    num_words: NDArray[np.int64]
+    """(num_texts,)"""
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """(num_texts,) the number in the file with which each record begins."""
+        return np.asarray(np.cumsum(self.sizes) - self.sizes)
+
+
+def shingle_index(place: Path) -> ShingleIndex:
     index = pq.read_table(ShingleFile(place).index, schema=_INDEX, use_threads=False)
-    return index["content_id"].cast(pa.large_string()).combine_chunks(), index["num_shingles"].to_numpy()
+    ids = index["content_id"].cast(pa.large_string()).combine_chunks()
+    return ShingleIndex(ids, index["num_numbers"].to_numpy(), index["num_words"].to_numpy())
 
 
-def read_shingles(
+def read_packed(
     part: Path, config: recipe.NearDuplicates, seed: int, wanted: pa.Array
-) -> Iterator[tuple[NDArray[np.int64], Shingles]]:
+) -> Iterator[tuple[NDArray[np.int64], Packed]]:
     """The positions in `wanted` (content ids) of texts of a Parquet part of contents, and their shingles, some
     texts at a time; row groups without a wanted text are not read."""
     positions = pc.index_in(_ids(part).cast(wanted.type), value_set=wanted)
     positions = positions.fill_null(-1).to_numpy().astype(np.int64)
     found, start = positions[positions >= 0], 0
     for texts in _texts(part, positions >= 0):
-        yield found[start : start + len(texts)], shingles(texts, config, seed)
+        yield found[start : start + len(texts)], packed(texts, config, seed)
         start += len(texts)
 
 
@@ -280,11 +353,12 @@ def _sign(
     seed: int,
     room: Room,
     *,
-    with_shingles: bool = False,
-) -> tuple[NDArray[np.uint32], NDArray[np.bool_], Shingles | None]:
+    is_packed: bool,
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_], Packed | None]:
     """(num_texts, num_permutations), (num_texts,) whether there is a signature, and the shingles if asked for."""
     hashing = _hashing(seed, config.num_permutations)
-    found = shingles(texts, config, seed, room) if with_shingles or config.hashing != "stack-v2" else None
+    words = _words(texts, config, seed, room) if is_packed or config.hashing != "stack-v2" else None
+    records = _packed_words(words, room) if is_packed and words is not None else None
     if config.hashing == "stack-v2":
         rows, num_words = near_duplicate_stack_v2.signatures(
             *text_buffers(_lower_special_cases(texts)),
@@ -297,7 +371,8 @@ def _sign(
         )
         has_shingles = num_words >= (1 if config.short_texts == "whole" else config.shingle_words)
     else:
-        assert found is not None
+        assert words is not None
+        found = _rolled(words, config)
         if config.hashing == "fast-similarity":
             rows = minhash_kernels.fast_similarity(*found, config.num_permutations)
         else:
@@ -308,7 +383,7 @@ def _sign(
         is_signed &= np.asarray(
             pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts.chunks).is_valid()
         )
-    return rows, is_signed, found
+    return rows, is_signed, records
 
 
 def _lower_special_cases(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -373,7 +448,7 @@ def _group_batches(file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]
         yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=["text"], use_threads=False)
 
 
-def _write_index(file: ShingleFile, ids: pa.Array, num_shingles: NDArray[np.int64]) -> None:
-    rows = pa.table([ids, pa.array(num_shingles)], schema=_INDEX)
+def _write_index(file: ShingleFile, index: ShingleIndex) -> None:
+    rows = pa.table([index.ids.cast(pa.string()), index.num_words, index.sizes], schema=_INDEX)
     with disk_errors(file.index):
         pq.write_table(rows, file.index, compression="none", use_dictionary=False, write_statistics=False)

@@ -30,7 +30,7 @@ its bands are not published; here they are ours and the ones that its predecesso
 gives.
 
 Languages are not looked at: they belong to files, and a policy may pair within them. Memory is flat: signatures,
-bands and shingles lie in scratch files (by default 1,344 bytes a content and 8 a shingle), of which a few MB are
+bands and shingles lie in scratch files (by default 1,344 bytes a content and some 4 a word), of which a few MB are
 held at a time; what grows is some 100 bytes a content and 50 a candidate. The result depends on
 the contents, the configuration and the seed alone, and not on what was known from an earlier run: that only saves
 reading texts (`signatures_of`) and comparing them (`pairs_from`)."""

@@ -59,33 +59,28 @@ def room(offsets: NDArray[np.int64], empty_words: bool) -> int:
 
 
 @kernel
-def shingle_hashes(
+def word_hashes(
     offsets: NDArray[np.int64],
     data: NDArray[np.uint8],
-    shingle_words: int,
     empty_words: bool,
-    short_is_whole: bool,
     key: np.uint64,
     properties: NDArray[np.uint8],
     lower_case: NDArray[np.uint32],
     out: NDArray[np.uint64],
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The shingles of many texts, in the order of the text, repeated ones too.
+    """The hashes of the words of many texts, in the order of the text.
 
     Args:
         offsets: see `corpus.buffers.TextBuffers`.
         data: see there.
-        shingle_words: words in a shingle.
         empty_words: whether words may be empty.
-        short_is_whole: whether fewer words than a shingle has are one shingle, so that short texts are compared
-            by all their words; otherwise they are none. No words are no shingles.
         key: of the words' hashes.
         properties: `code_points.properties()`.
         lower_case: `code_points.lower_case()`.
         out: room for the words of all texts, `room(offsets, empty_words)` of them; overwritten.
 
     Returns:
-        (num_shingles,) hashes, a part of `out`, and (num_texts + 1,) where each text's begin.
+        (num_words,) hashes, a part of `out`, and (num_texts + 1,) where each text's begin.
     """
     num_texts = len(offsets) - 1
     masks = _masks()
@@ -113,7 +108,7 @@ def shingle_hashes(
             if num_found:
                 begun = _NONE
             held, begun = _hold(window, np.uint64(marks[stride * num_found]), filled, masks, key, begun)
-        starts[text + 1] = starts[text] + _roll(words, int(np.int64(num_words)), shingle_words, short_is_whole)
+        starts[text + 1] = starts[text] + np.int64(num_words)
     return out[: starts[num_texts]], starts
 
 
@@ -353,8 +348,35 @@ def _hold(
 
 
 @kernel
-def _roll(words: NDArray[np.uint64], num_words: int, shingle_words: int, short_is_whole: bool) -> int:
-    """Replaces words by the hashes of the shingles that start with them, and returns their number."""
+def roll(
+    words: NDArray[np.uint64], starts: NDArray[np.int64], shingle_words: int, short_is_whole: bool
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The shingles of many texts, in the order of the text, repeated ones too, in the place of their words.
+
+    Args:
+        words: of `word_hashes`; overwritten.
+        starts: (num_texts + 1,) where each text's begin.
+        shingle_words: words in a shingle.
+        short_is_whole: whether fewer words than a shingle has are one shingle, so that short texts are compared
+            by all their words; otherwise they are none. No words are no shingles.
+
+    Returns:
+        (num_shingles,) hashes, a part of `words`, and (num_texts + 1,) where each text's begin.
+    """
+    rolled = np.zeros(len(starts), np.int64)
+    for text in range(len(starts) - 1):
+        own, out = words[starts[text] : starts[text + 1]], words[rolled[text] :]
+        rolled[text + 1] = rolled[text] + _roll(own, shingle_words, short_is_whole, out)
+    return words[: rolled[-1]], rolled
+
+
+@kernel
+def _roll(words: NDArray[np.uint64], shingle_words: int, short_is_whole: bool, out: NDArray[np.uint64]) -> int:
+    """Writes the hash of the shingle that starts with each word, where there is one, and returns their number.
+
+    `out` may be the memory of the words, or before it.
+    """
+    num_words = len(words)
     if num_words == 0 or (num_words < shingle_words and not short_is_whole):
         return 0
     leaving_factor = _ONE
@@ -365,14 +387,14 @@ def _roll(words: NDArray[np.uint64], num_words: int, shingle_words: int, short_i
     for position in range(min(num_words, shingle_words - 1)):
         window = window * _WORD_BASE + words[position]
     if num_words < shingle_words:
-        words[0] = (window ^ window >> _S32) * _MIX_1
+        out[0] = (window ^ window >> _S32) * _MIX_1
         return 1
     to_last = np.uint64(shingle_words - 1)
     num_shingles = num_words - shingle_words + 1
     for first in range(np.uint64(num_shingles)):
         window = window * _WORD_BASE + (words[first + to_last] - leaving * leaving_factor)
         leaving = words[first]
-        words[first] = (window ^ window >> _S32) * _MIX_1
+        out[first] = (window ^ window >> _S32) * _MIX_1
     return num_shingles
 
 
