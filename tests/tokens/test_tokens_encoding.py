@@ -231,6 +231,7 @@ def test_results_do_not_depend_on_a_crowded_cache(
     crowded = Tokenizer(tokenizer.text)
     source = Path(pickle.__file__).read_text(encoding="utf-8")
     texts = [source[:20_000], *source[20_000:40_000].splitlines(keepends=True), "", "x" * 20 + " " + "y" * 20] * 2
+    texts += ["\0" * length for length in range(1, 70)]  # entries differ in the length of the word alone
     assert_equal(crowded, library, texts)
 
 
@@ -399,7 +400,9 @@ def test_what_the_kernels_do_not_know_is_the_librarys(tokenizer: Tokenizer, part
     ours = Tokenizer(text)
     assert isinstance(ours.encoder, LibraryEncoder)
     assert ours.encoder.reason.startswith(part)
-    assert_equal(ours, library_of(text), ["A\u030a 12 it's  <PASSWORD> x", "", "def f(x):\n    return 2024\n"])
+    assert_equal(
+        ours, library_of(text), ["A\u030a 12 it's  <PASSWORD> x<|endoftext|>", "", "def f(x):\n    return 2024\n"]
+    )
 
 
 def test_more_tokens_than_ids_have_bits_for_are_unknown(tokenizer: Tokenizer) -> None:

@@ -367,8 +367,8 @@ def _merge_by_heap(
 ) -> np.uint64:
     """Writes the tokens of a word of any length, in time that grows little faster than the length.
 
-    It takes 48 bytes of memory a byte. The heap holds pairs as rank and place; one that has another rank by now, or
-    none, is passed over: the merge of a neighbour has changed it.
+    It takes 48 bytes of memory a byte. The heap holds pairs as rank and place; one that has another rank by now,
+    or none, is passed over: the merge of a neighbour has changed it.
     """
     length = int(np.int64(end - begin))
     symbols = np.empty(length, np.uint64)
