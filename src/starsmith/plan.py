@@ -160,20 +160,21 @@ def execute(plan: Plan, watcher: Watcher | None = None) -> dict[str, Result]:
 def train(plan: Plan, watcher: Watcher | None = None) -> None:
     """Runs the training steps that are pending, on every rank of a launcher or in this process alone.
 
-    Rank 0 holds the store, commits and notes the run; the others work in its drafts, which must lie on storage that
-    all of them see.
+    Rank 0 holds the store, commits and notes the run; the others work in its drafts, on storage that all of them
+    see.
 
     Raises:
         InputError: several ranks, and a step before training is pending: those are one process's work.
     """
     rank, size = int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
-    before = [planned.step.name for planned in plan.pending if not planned.step.distributed]
+    pending = {planned.step.name: planned.step for planned in plan.pending}
+    before = [step.name for step in pending.values() if not step.distributed]
     if size > 1 and before:
-        last = next(planned for planned in reversed(plan.steps) if not planned.step.distributed)
+        needed = [name for step in pending.values() if step.distributed for name in step.inputs if name in before]
+        commands = [f"starsmith run RECIPE --to {name}" for name in dict.fromkeys(needed)]
         raise InputError(
             f"{len(before)} steps before training are not done ({', '.join(before[:3])}"
-            f"{', ...' if len(before) > 3 else ''}); run them in one process first: "
-            f"starsmith run RECIPE --to {last.step.name}"
+            f"{', ...' if len(before) > 3 else ''}); run them in one process first: {'; '.join(commands)}"
         )
     if rank == 0:
         execute(plan, watcher)
