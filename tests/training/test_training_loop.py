@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pytest
 import torch
 
 from starsmith.errors import InputError, MachineError
+from starsmith.recipe import Hardware
 from starsmith.training import checkpoint, metrics
 from starsmith.training.loop import DivergenceError, TrainingStoppedError, train
 
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "data_wait_seconds", "mfu", "hfu", "memory_bytes")
 
 
 class KilledError(Exception):
@@ -41,8 +43,12 @@ def files_of(folder):
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != metrics.FILE
+        if file.is_file() and file.name != metrics.FILE and not file.match(".*.tmp")  # a draft clears these
     }
+
+
+def checkpoints(folder):
+    return sorted(place.name for place in (folder / "checkpoints").iterdir())
 
 
 def assert_same_run(found, expected, folder, whole):
@@ -99,7 +105,7 @@ def test_a_run_told_to_stop_saves_and_ends_like_any_other(number, tmp_path, make
         with pytest.raises(TrainingStoppedError, match=f"after step {stopped_at} of 12"):
             train(folder, make_loader(), [], model_config, settings(), seed=1, progress=progress)
         assert signal.getsignal(number) is handler
-        assert checkpoint.latest(folder).step == stopped_at
+        assert checkpoints(folder)[-1] == checkpoint.name_of(stopped_at)
         assert list(checkpoint.faults(folder / "checkpoints" / checkpoint.name_of(stopped_at))) == []
     found = train(folder, make_loader(), [], model_config, settings(), seed=1)
     assert_same_run(found, expected, folder, whole)
@@ -141,7 +147,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_next_older(
     with pytest.raises(KilledError):
         train(folder, make_loader(), [], model_config, settings(), seed=1, progress=killer(11))
     place = folder / "checkpoints" / checkpoint.name_of(10)
-    weights = place / "model.safetensors"
+    weights = place / "rank-00000.safetensors"
     data = weights.read_bytes()
     if damage == "cut":
         weights.write_bytes(data[:-10])
@@ -172,43 +178,33 @@ def test_no_whole_checkpoint_starts_again_and_says_so(tmp_path, make_loader, mod
     assert "starts from the beginning" in caplog.text
 
 
-@pytest.mark.parametrize("where", ["weights", "sync", "space"])
+@pytest.mark.parametrize("where", ["write", "_sync", "space"])
 def test_a_full_disk_leaves_the_older_checkpoints(
     where, tmp_path, make_loader, model_config, settings, monkeypatch
 ):
-    import shutil
-
-    from safetensors import SafetensorError
-
     whole, folder = tmp_path / "whole", tmp_path / "full"
     expected = train(whole, make_loader(), [], model_config, settings(), seed=1)
     with pytest.raises(KilledError):
         train(folder, make_loader(), [], model_config, settings(), seed=1, progress=killer(6))
 
-    def refuse_weights(*arguments, **keywords):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    def refuse_sync(place):
+    def refuse(*arguments):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as fault:
-        if where == "weights":
-            fault.setattr("starsmith.training.checkpoint.save_file", refuse_weights)
-        elif where == "sync":
-            fault.setattr("starsmith.training.checkpoint._sync", refuse_sync)
-        else:
+        if where == "space":
             fault.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(1, 1, 0))
+        else:
+            fault.setattr(checkpoint, where, refuse)
         with pytest.raises(MachineError, match=r"disk is full: could not write .*step-00000010 of [\d,]+ bytes"):
             train(folder, make_loader(), [], model_config, settings(), seed=1)
-    assert [place.name for place in (folder / "checkpoints").iterdir()] == [checkpoint.name_of(5)]
+    assert checkpoints(folder) == [checkpoint.name_of(5)]
     found = train(folder, make_loader(), [], model_config, settings(), seed=1)
     assert_same_run(found, expected, folder, whole)
 
 
 def test_keeps_as_many_checkpoints_as_asked(tmp_path, make_loader, model_config, settings):
     train(tmp_path, make_loader(), [], model_config, settings(checkpoint_steps=2, keep_checkpoints=3), seed=1)
-    kept = sorted(place.name for place in (tmp_path / "checkpoints").iterdir())
-    assert kept == [checkpoint.name_of(step) for step in (8, 10, 12)]
+    assert checkpoints(tmp_path) == [checkpoint.name_of(step) for step in (8, 10, 12)]
 
 
 def test_refuses_to_continue_as_another_run(tmp_path, make_loader, model_config, settings):
@@ -228,12 +224,6 @@ def test_refuses_to_continue_as_another_run(tmp_path, make_loader, model_config,
         train(tmp_path, make_loader(), [], model_config, settings(steps=4), seed=1)
 
 
-def test_refuses_several_processes(tmp_path, make_loader, model_config, settings, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(MachineError, match="WORLD_SIZE is 2"):
-        train(tmp_path, make_loader(), [], model_config, settings(), seed=1)
-
-
 def test_a_batch_without_targets_is_counted_and_harmless(tmp_path, make_loader, model_config, settings, caplog):
     validation = [make_loader(seed=5).batch(0)]
     config = settings(validation_steps=1, steps=6)
@@ -250,9 +240,9 @@ def test_a_batch_without_targets_is_counted_and_harmless(tmp_path, make_loader, 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_non_finite_step_changes_nothing(where, tmp_path, make_loader, model_config, settings, monkeypatch):
-    from starsmith.training import loop
+    from starsmith.training import parallel
 
-    plain, calls = loop.next_token_loss, []
+    plain, calls = parallel.next_token_loss, []
 
     def faulty(*arguments):
         calls.append(1)
@@ -261,7 +251,7 @@ def test_a_non_finite_step_changes_nothing(where, tmp_path, make_loader, model_c
             loss = loss * math.inf if where == "loss" else loss + (loss - loss.detach()).abs().sqrt()
         return loss
 
-    monkeypatch.setattr(loop, "next_token_loss", faulty)
+    monkeypatch.setattr(parallel, "next_token_loss", faulty)
     result = train(tmp_path, make_loader(), [], model_config, settings(steps=5, checkpoint_steps=1), seed=1)
     line = metrics.read(tmp_path)[2]
     assert where in line["skipped"]
@@ -277,7 +267,9 @@ def test_ten_bad_steps_in_a_row_end_the_run(tmp_path, make_loader, model_config,
     bad = {*range(1, 10), *range(12, 40)}  # nine in a row are borne, ten are not
     config = settings(steps=40)
     for _ in range(2):  # again on resuming
-        with pytest.raises(DivergenceError, match=r"10 steps in a row .* step 22, no target"):
+        with pytest.raises(
+            DivergenceError, match=r"10 steps in a row could not be learned from .* step 22, no target"
+        ):
             train(tmp_path, make_loader(without_targets=bad), [], model_config, config, seed=1)
         assert len(metrics.read(tmp_path)) == 22
 
@@ -368,12 +360,58 @@ def test_progress_and_metrics_say_what_happened(tmp_path, make_loader, model_con
     assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"])
 
 
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 99])
+def test_accumulated_gradients_are_those_of_one_pass(
+    micro_batch_size, tmp_path, make_loader, model_config, settings
+):
+    """Rows with different numbers of targets in each micro-batch, the last of which may be smaller."""
+    validation = [make_loader(seed=5, batch_size=5).batch(0)]
+    results = []
+    for name, hardware in (("whole", Hardware()), ("parts", Hardware(micro_batch_size=micro_batch_size))):
+        train(
+            tmp_path / name, make_loader(uneven=True), validation, model_config, settings(), seed=1,
+            hardware=hardware,
+        )  # fmt: skip
+        results.append(metrics.read(tmp_path / name))
+    for whole, parts in zip(*results, strict=True):
+        for key in {"loss", "grad_norm", "validation_loss"} & whole.keys():
+            assert parts[key] == pytest.approx(whole[key], rel=2e-5)
+        assert parts["batch"] == whole["batch"]
+
+
+def test_a_spike_is_not_learned_from_and_reported(tmp_path, make_loader, model_config, settings, caplog):
+    """A batch of another language, after the window has filled; also when resumed in between."""
+    config = settings(steps=40, spike_window=16, spike_sigma=6.0)
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    with caplog.at_level(logging.WARNING):
+        result = train(whole, make_loader(spoilt=(3, 32, 34)), [], model_config, config, seed=1)
+    lines = {line["step"]: line for line in metrics.read(whole)}
+    assert [step for step, line in lines.items() if line["skipped"]] == [33, 35]
+    assert "spike: the loss is" in lines[33]["skipped"]
+    assert "above the mean" in lines[33]["skipped"]
+    assert "step 33 was skipped: spike" in caplog.text
+    assert result.num_skipped == 2
+    with pytest.raises(KilledError):
+        train(folder, make_loader(spoilt=(3, 32, 34)), [], model_config, config, seed=1, progress=killer(33))
+    found = train(folder, make_loader(spoilt=(3, 32, 34)), [], model_config, config, seed=1)
+    assert_same_run(found, result, folder, whole)
+    careless = tmp_path / "careless"
+    config = settings(steps=40, spike_window=16, spike_sigma=0.0)
+    assert train(careless, make_loader(spoilt=(3, 32, 34)), [], model_config, config, seed=1).num_skipped == 0
+
+
+def test_a_run_in_which_everything_is_a_spike_ends(tmp_path, make_loader, model_config, settings):
+    config = settings(steps=60, spike_window=16)
+    with pytest.raises(DivergenceError, match=r"10 steps in a row .* step 42, spike: the .*rewind the run"):
+        train(tmp_path, make_loader(spoilt=range(32, 60)), [], model_config, config, seed=1)
+
+
 def test_memory_errors_say_what_to_lower(tmp_path, make_loader, model_config, settings, monkeypatch):
     def hungry(*arguments):
         torch.empty(1 << 50)
 
-    monkeypatch.setattr("starsmith.training.loop.next_token_loss", hungry)
-    with pytest.raises(MachineError, match=r"Lower training\.batch_size"):
+    monkeypatch.setattr("starsmith.training.parallel.next_token_loss", hungry)
+    with pytest.raises(MachineError, match=r"Lower hardware\.micro_batch_size \(now 4\)"):
         train(tmp_path, make_loader(), [], model_config, settings(), seed=1)
 
 
@@ -386,30 +424,28 @@ def test_the_caller_s_random_state_is_left_alone(tmp_path, make_loader, model_co
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint(tmp_path, make_loader, model_config, settings):
-    """SIGKILL between the files of the second checkpoint: the first is used, nothing else is visible."""
+    """SIGKILL before the second checkpoint is shown: the first is used, nothing else is visible."""
     script = f"""
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch
 torch.set_num_threads(1)
-from conftest import MODEL, FakeLoader
+from artificial_language import MODEL, FakeLoader
 from starsmith.recipe import Training
 from starsmith.training import checkpoint, loop
-plain, calls = checkpoint._sync, []
-def sync(place):
-    calls.append(place)
-    if "step-00000010" in str(place) and place.name == "optimizer.safetensors":
+plain = checkpoint._show
+def show(aside, place):
+    if place.name == "step-00000010":
         os.kill(os.getpid(), signal.SIGKILL)
-    plain(place)
-checkpoint._sync = sync
+    plain(aside, place)
+checkpoint._show = show
 loop.train(Path({str(tmp_path / "killed")!r}), FakeLoader(), [], MODEL,
            Training.model_validate_json({settings().model_dump_json()!r}), seed=1)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    names = sorted(place.name for place in (tmp_path / "killed/checkpoints").iterdir())
-    assert names == ["step-00000005", "step-00000010.partial"]
+    assert checkpoints(tmp_path / "killed") == ["step-00000005", "step-00000010.partial"]
     loader = make_loader()
     found = train(tmp_path / "killed", loader, [], model_config, settings(), seed=1)
     assert len(loader.digests) == 7
