@@ -1,5 +1,6 @@
 """The recipes of the published models: their numbers, and that the published hardware is enough."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,10 @@ def test_fine_tuning_fits_a_device_of_48_gb() -> None:
     three = shape(recipe.load(RECIPES / "3b.toml"))
     found = estimate(three, loaded.training, loaded.training, 4_096, loaded.hardware, named("L40S", "bf16"))
     assert found.fits, "\n".join(found.lines())
+
+
+@pytest.mark.parametrize("name", [place.stem for place in sorted(RECIPES.glob("*.toml"))])
+def test_the_resolved_recipe_reads_back_as_itself(name: str) -> None:
+    loaded = recipe.load(RECIPES / f"{name}.toml")
+    assert recipe.parse(tomllib.loads(recipe.to_toml(loaded))) == loaded
+    assert recipe.Recipe.model_validate(loaded.model_dump(mode="json")) == loaded

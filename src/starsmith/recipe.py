@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from starsmith.errors import InputError
 
@@ -366,6 +374,11 @@ class Model(Section):
             if given:
                 raise ValueError(f"start brings its own shape; leave out {', '.join(given)}")
         return values
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return values if self.start is None else {"start": values["start"]}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "Model":

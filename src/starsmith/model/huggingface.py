@@ -226,7 +226,9 @@ def _write_weights(
     parts: list[list[str]] = []
     total_bytes, stored = 0, torch.float32
     for number, shard in enumerate(_shards(weights, config, shard_bytes, dtype)):
-        save_file(shard, folder / f"{number}.safetensors", metadata={"format": "pt"})
+        file = folder / f"{number}.safetensors"
+        save_file(shard, file, metadata={"format": "pt"})
+        file.chmod(folder.stat().st_mode & 0o666)  # the library leaves it to its owner alone
         parts.append(list(shard))
         found |= {name: tuple(tensor.shape) for name, tensor in shard.items()}
         total_bytes += sum(tensor.nbytes for tensor in shard.values())

@@ -230,6 +230,7 @@ def write(adapter: Adapter, folder: Path, *, base: str, overwrite: bool = False)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+        (aside / WEIGHTS).chmod(aside.stat().st_mode & 0o666)  # the library leaves it to its owner alone
         text = json.dumps(described, indent=2, sort_keys=True) + "\n"
         (aside / CONFIG).write_text(text, encoding="utf-8")
         if folder.exists():
