@@ -418,7 +418,7 @@ def _read_request(place: Path, author: str, title: str) -> tuple[opt_out_request
 def _receipt_side(run_folder: Path, targets: opt_out.Targets) -> receipts.Side:
     results = plan.results(run_folder)
     tables = _judged_tables(run_folder)
-    rebuilt = ("documents", "tokenizer", "tokens", "training", "release")
+    rebuilt = ("documents", "tokenizer", "tokens", "training", "long_context", "release")
     return receipts.Side(
         name=run_folder.name,
         tables=tables,
