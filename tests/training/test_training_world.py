@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +19,7 @@ from artificial_language import MODEL, FakeLoader, training_settings
 from starsmith.errors import MachineError
 from starsmith.recipe import Hardware
 from starsmith.training import metrics
+from starsmith.training import world as world_module
 from starsmith.training.loop import train
 from starsmith.training.world import ALONE, World, join
 
@@ -147,6 +150,26 @@ def test_a_rank_that_is_killed_is_started_again_and_nothing_changes(ranks, tmp_p
         assert found["batches"] in (7, 12)  # from step 5, or from the start where that was not written yet
     keys = ("step", "loss", "grad_norm", "batch", "validation_loss")
     assert lines(tmp_path / "killed_once", *keys) == lines(ranks / "fsdp", *keys)
+
+
+def test_ranks_agree_in_a_store_that_remembers_the_dead():
+    """Again and again in one store, into which killed ones have knocked or come half way."""
+    store = torch.distributed.HashStore()
+    prefixes = []
+    for attempt in range(3):
+        store.set("knock/1", f"dead{attempt}")
+        store.set("answer/dead", "also dead")
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda rank: world_module._agree(store, rank, 3), range(3)))
+        assert len(set(found)) == 1
+        prefixes += found[:1]
+    assert len(set(prefixes)) == 3
+
+
+def test_ranks_that_do_not_come_are_named(monkeypatch):
+    monkeypatch.setattr(world_module, "_TIMEOUT", timedelta(seconds=0.05))
+    with pytest.raises(MachineError, match=r"2 of 3 processes did not come within .* \(ranks 1, 2\)"):
+        world_module._agree(torch.distributed.HashStore(), 0, 3)
 
 
 def test_one_process_needs_no_group():

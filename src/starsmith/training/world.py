@@ -14,8 +14,9 @@ GPUs of one machine: within it travel the weights of every layer, between the gr
 
 import contextlib
 import dataclasses
-import itertools
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -32,7 +33,7 @@ from starsmith.recipe import Hardware
 
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _TIMEOUT = timedelta(minutes=30)  # the slowest rank may be reading a checkpoint while the others wait
-_joined = itertools.count()
+_POLL_SECONDS = 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,9 +163,41 @@ def _device(wanted: str, local_rank: int) -> torch.device:
 
 
 def _store(rank: int, size: int) -> distributed_c10d.Store:
-    """Where the ranks find each other. A process may join several times (once per stage); each time has keys of
-    its own, since the launcher's store keeps those of the last time."""
+    """Where the ranks find each other."""
     if size == 1:
         return dist.HashStore()  # type: ignore[attr-defined]
     store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=_TIMEOUT)))
-    return distributed_c10d.PrefixStore(f"starsmith/{next(_joined)}", store)
+    shared = distributed_c10d.PrefixStore("starsmith", store)
+    return distributed_c10d.PrefixStore(_agree(shared, rank, size), shared)
+
+
+def _agree(store: distributed_c10d.Store, rank: int, size: int) -> str:
+    """A prefix for keys that all ranks have just agreed on.
+
+    The launcher's store lives through restarts and a process joins once per stage, so the addresses of processes
+    that are gone may still be in it, and no number that all ranks know says which are new (on many machines, each
+    counts its own restarts). So every rank knocks with a token of its own until the first one answers to it.
+
+    Raises:
+        MachineError: some ranks did not come.
+    """
+    own = secrets.token_hex(8)
+    if rank:
+        store.set(f"knock/{rank}", own)
+        prefix: str = store.get(f"answer/{own}").decode()
+        store.set(f"{prefix}/{rank}", "here")
+        return prefix
+    deadline = time.monotonic() + _TIMEOUT.total_seconds()
+    answered: dict[int, bytes] = {}
+    while absent := [other for other in range(1, size) if not store.check([f"{own}/{other}"])]:
+        for other in absent:
+            if store.check([f"knock/{other}"]):
+                token = store.get(f"knock/{other}")
+                if answered.get(other) != token:
+                    store.set(f"answer/{token.decode()}", own)
+                    answered[other] = token
+        if time.monotonic() > deadline:
+            named = ", ".join(map(str, absent[:8]))
+            raise MachineError(f"{len(absent)} of {size} processes did not come within {_TIMEOUT} (ranks {named})")
+        time.sleep(_POLL_SECONDS)
+    return own
