@@ -1,5 +1,3 @@
-"""Training: the loop, optimiser and schedule, exact checkpoints, metrics, and what every step saw.
-
-One process on one device. Several devices, gradient accumulation and lower precision are not here yet; a launch
-by several processes is refused.
+"""Training: the loop on any number of ranks, optimiser and schedule, exact checkpoints, metrics, and what every
+step saw.
 """
