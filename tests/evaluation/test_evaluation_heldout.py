@@ -6,9 +6,9 @@ from evaluation_cases import document, source, write_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starsmith.evaluation.bits_per_byte import MAX_FILE_BYTES, BitsPerByte, first_lines
+from starsmith.evaluation.benchmarks.bits_per_byte import MAX_FILE_BYTES, BitsPerByte, first_lines
+from starsmith.evaluation.benchmarks.fim_exact_match import FimExactMatch, edit_similarity, make_hole
 from starsmith.evaluation.contract import Candidate, Completion, Score
-from starsmith.evaluation.fim_exact_match import FimExactMatch, edit_similarity, make_hole
 from starsmith.evaluation.heldout import HeldoutFile, choose_files
 
 

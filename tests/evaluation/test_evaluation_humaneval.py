@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from starsmith.errors import InputError, MachineError
+from starsmith.evaluation.benchmarks.humaneval import STOPS, HumanEval
 from starsmith.evaluation.contract import Candidate, Completion, Limits, Problem, Program, RunResult
 from starsmith.evaluation.execution import Executor, calibrated, preflight
-from starsmith.evaluation.humaneval import STOPS, HumanEval
 from starsmith.evaluation.journal import Journal
 from starsmith.evaluation.sandbox import selftest
 from starsmith.evaluation.sandbox.pool import Sandbox

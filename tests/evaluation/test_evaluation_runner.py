@@ -7,8 +7,8 @@ from evaluation_cases import ScriptedBackend
 from starsmith import recipe
 from starsmith.errors import InputError, MachineError
 from starsmith.evaluation import runner
+from starsmith.evaluation.benchmarks.humaneval import HumanEval
 from starsmith.evaluation.contract import Program, Request, RunResult
-from starsmith.evaluation.humaneval import HumanEval
 from starsmith.evaluation.runner import evaluate
 from starsmith.evaluation.sandbox import pool, selftest
 

@@ -21,7 +21,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from starsmith.errors import InputError
 
 Label = Literal["pass", "wrong", "compile", "runtime", "timeout", "oom", "limit", "sandbox_error", "measured"]
 """`compile`: the program is not valid code; `runtime`: it raised; `limit`: it wrote more than it may;
@@ -34,6 +37,56 @@ Progress = Callable[[int, int], None]
 
 def no_progress(done: int, total: int) -> None:
     """A `Progress` that says nothing."""
+
+
+class MissingDataError(InputError):
+    """A benchmark's file is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a benchmark's completions are drawn: what a paper says, or what a recipe says instead."""
+
+    samples: int = 1
+    """Completions a problem (n of pass@k)."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 0.95
+    max_new_tokens: int = 0
+    """0 for what generates nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Where a benchmark's problems lie: local files only, a folder a set."""
+
+    folder: str
+    """In the data folder."""
+    files: tuple[str, ...]
+    """All that it reads, by their paths in `folder`."""
+    source: str
+    """Where they come from and under what licence."""
+
+    def file(self, data: Path | None, *names: str) -> Path:
+        """The first of `names` that is there; they stand for one file (plain and compressed, say).
+
+        Raises:
+            MissingDataError: none is there; says which file, where from and where to put it.
+        """
+        if data is not None:
+            for name in names:
+                if (path := data / self.folder / name).is_file():
+                    return path
+        raise self.missing(data, *names)
+
+    def missing(self, data: Path | None, *names: str) -> MissingDataError:
+        """The error that says which file is absent, where it comes from and where to put it."""
+        wanted = " or ".join(names)
+        if data is None:
+            where = f"put it into {self.folder}/ of a folder and name that folder (evaluation.data, or --data)"
+        else:
+            where = f"put it at {data / self.folder / names[0]}"
+        return MissingDataError(f"no {wanted} of {self.folder}: {where}; it comes from {self.source}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +169,8 @@ class Limits:
 class Program:
     """Source files to be run in the sandbox: `files[0]` is the entry."""
 
-    language: Literal["python"] = "python"
+    language: str = "python"
+    """`python`, another language by MultiPL-E's short name, or a named Python environment."""
     files: tuple[tuple[str, str], ...]
     proof: str = ""
     """What standard output must end with for a run to count as passed. An exit status alone proves nothing:
@@ -173,7 +227,8 @@ class Benchmark(Protocol):
         """The problems, ordered.
 
         Raises:
-            InputError: the data is absent (and where it should be) or malformed (and which line).
+            MissingDataError: the data is absent (and where it should be).
+            InputError: it is malformed (and which line).
         """
 
     def checks(self, problem: Problem) -> list[Check]: ...

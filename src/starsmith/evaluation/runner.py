@@ -23,7 +23,9 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import MachineError
-from starsmith.evaluation.bits_per_byte import BitsPerByte
+from starsmith.evaluation.benchmarks.bits_per_byte import BitsPerByte
+from starsmith.evaluation.benchmarks.fim_exact_match import FimExactMatch
+from starsmith.evaluation.benchmarks.humaneval import HumanEval
 from starsmith.evaluation.contract import (
     Backend,
     Benchmark,
@@ -38,8 +40,6 @@ from starsmith.evaluation.contract import (
     content_key,
 )
 from starsmith.evaluation.execution import REFERENCE_FACTOR, Executor, Preflight, limited, preflight
-from starsmith.evaluation.fim_exact_match import FimExactMatch
-from starsmith.evaluation.humaneval import HumanEval
 from starsmith.evaluation.journal import Journal
 from starsmith.evaluation.sandbox import selftest
 from starsmith.evaluation.sandbox.pool import Sandbox

