@@ -30,16 +30,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from starsmith.corpus.store import canonical_digest, file_digest
@@ -55,6 +54,7 @@ from starsmith.training.slices import (
     slice_of,
     write,
 )
+from starsmith.training.world import World
 
 logger = logging.getLogger(__name__)
 
@@ -70,30 +70,17 @@ _TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 Value = TypeVar("Value")
 
 
-class World(Protocol):
-    """The ranks that train together."""
-
-    @property
-    def rank(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    def gather(self, value: Any, /) -> list[Any]:
-        """The values of all ranks, on every rank."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The whole state of a run after `step` steps, as one rank holds it."""
 
     step: int
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor]
     """Plain, or sharded along their first dimension; the same names on all ranks."""
     facts: Mapping[str, Any]
     """JSON values, the first rank's count: loader state, configurations, counters, random state."""
     lineage: pa.Table
     """Rows of steps since the last lineage part, the first rank's count."""
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -235,12 +222,13 @@ class Checkpoints:
             facts=facts,
             lineage=checkpoint.lineage,
         )
-        blind = [rank for rank, sees in enumerate(self.world.gather(attempt.aside.is_dir())) if not sees]
-        if blind:
-            raise MachineError(
-                f"{attempt.aside} of rank 0 is not there for rank {blind[0]}: the run's folder must lie on a "
-                "filesystem that all ranks share"
-            )
+        seen = self.world.gather((attempt.aside.is_dir(), str(attempt.aside)))
+        for rank, (is_there, aside) in enumerate(seen):
+            if not is_there:
+                raise MachineError(
+                    f"rank 0 made {seen[0][1]}, but on rank {rank} there is no {aside}: the run's folder must lie "
+                    "on a filesystem that all ranks share"
+                )
         self._copy.take(own.values())
         self._thread = threading.Thread(target=self._work, args=(attempt,), name="checkpoint")
         self._thread.start()
@@ -264,7 +252,7 @@ class Checkpoints:
         """The newest whole checkpoint, or None; damaged ones are passed over with a warning each."""
         steps = self._steps()
         saved = self._newest(steps)
-        if steps and saved is None and not self.world.rank:
+        if steps and saved is None and self.world.is_first:
             logger.warning("no whole checkpoint is left in %s; training starts from the beginning", self.folder)
         return saved
 
@@ -302,14 +290,14 @@ class Checkpoints:
             found = [fault for fault in self.world.gather(own) if fault is not None]
             if not found:
                 return _open(place)
-            if not self.world.rank:
+            if self.world.is_first:
                 logger.warning("checkpoint %s is damaged and not used: %s", place, found[0])
         return None
 
     def _on_first(self, act: Callable[[], Value], task: str) -> Value:
         """Lets the first rank act on the disk; all ranks get its result, or raise its error."""
         value, refusal = None, None
-        if not self.world.rank:
+        if self.world.is_first:
             try:
                 value = act()
             except OSError as error:
@@ -323,13 +311,13 @@ class Checkpoints:
         """The thread: writes this rank's file; the first rank then commits, the others leave it a note."""
         note = self._write(attempt)
         try:
-            if self.world.rank:
-                attempt.leave(note, self.world.rank)
-            else:
+            if self.world.is_first:
                 self._commit(attempt, note)
+            else:
+                attempt.leave(note, self.world.rank)
         except Exception as error:
             self._failure = self._failure or error
-            if not self.world.rank:
+            if self.world.is_first:
                 shutil.rmtree(attempt.aside, ignore_errors=True)
 
     def _write(self, attempt: "_Attempt") -> dict[str, Any]:
@@ -371,7 +359,7 @@ class Checkpoints:
                 pause = min(2 * pause, 0.5)
                 if self._is_closing.is_set() and not closing:
                     closing, deadline = True, min(deadline, time.monotonic() + _GRACE_SECONDS)
-            yield note or {"error": f"no file came within {self.patience_seconds:,.0f} seconds"}
+            yield note or {"error": f"no file came within {self.patience_seconds:g} seconds"}
 
     def _prune(self, newest: int) -> None:
         """Removes what the newest checkpoint makes superfluous.
@@ -458,9 +446,6 @@ class _Attempt:
 
 def faults(place: Path, share: slice = slice(None)) -> Iterator[str]:
     """Compares a checkpoint (or a share of its files) with its manifest; yields a sentence per difference."""
-    if (place / _WEIGHTS).exists():
-        yield from _faults_of_format_1(place)
-        return
     try:
         files = _manifest(place)["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -587,132 +572,4 @@ def _task(place: Path, num_bytes: int) -> str:
     return (
         f"write the checkpoint {place} of {num_bytes:,} bytes. Older checkpoints are whole; free some space (or "
         "lower training.keep_checkpoints) and run again to continue from the newest"
-    )
-
-
-# The single-file format, until the loop has moved to `Checkpoints`.
-_WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
-
-
-def save(run: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint of the run; an older (damaged) one of the same step is replaced.
-
-    Raises:
-        MachineError: the disk is full or refuses; what was begun is removed and older checkpoints stay.
-    """
-    place = run / FOLDER / name_of(checkpoint.step)
-    aside = place.with_name(f"{place.name}.partial")
-    tensors = [*checkpoint.weights.values(), *checkpoint.moments.values()]
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SLACK_BYTES
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        if shutil.disk_usage(place.parent).free < num_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        aside.mkdir()
-        _write(aside, checkpoint)
-        if place.exists():
-            _remove(place)
-        aside.rename(place)
-        _sync(place.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise _refusal(place, num_bytes, error) from error
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    return place
-
-
-def latest(run: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None; damaged ones are passed over with a warning each."""
-    places = _places(run / FOLDER)
-    for place in reversed(places.values()):
-        fault = next(_faults_of_format_1(place), None)
-        if fault is None:
-            return _read(place)
-        logger.warning("checkpoint %s is damaged and not used: %s", place, fault)
-    if places:
-        logger.warning("no whole checkpoint is left in %s; training starts from the beginning", run / FOLDER)
-    return None
-
-
-def _faults_of_format_1(place: Path) -> Iterator[str]:
-    """Compares a checkpoint with its manifest; yields a sentence per difference."""
-    try:
-        manifest = json.loads((place / _MANIFEST).read_bytes())
-        if manifest["format"] != 1:
-            yield f"its format is {manifest['format']!r}, not 1"
-            return
-        files = {name: (int(known["bytes"]), str(known["sha256"])) for name, known in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"its manifest cannot be read ({error})"
-        return
-    for name in sorted({_WEIGHTS, _MOMENTS, _FACTS, _LINEAGE} - files.keys()):
-        yield f"{name} is not in its manifest"
-    for name, (num_bytes, digest) in sorted(files.items()):
-        file = place / name
-        if not file.is_file():
-            yield f"{name} is missing"
-        elif file.stat().st_size != num_bytes:
-            yield f"{name} has {file.stat().st_size:,} bytes instead of {num_bytes:,}"
-        elif file_digest(file) != digest:
-            yield f"{name} has other bytes than were written"
-
-
-def prune(run: Path, step: int, *, keep: int, is_scheduled: Callable[[int], bool]) -> None:
-    """Removes what the checkpoint of `step` makes superfluous.
-
-    Stays: the newest `keep` scheduled checkpoints up to `step`, and `step` itself. Checkpoints outside the
-    schedule (of runs told to stop) go, so that an interrupted run ends with the same checkpoints as any other.
-    Later ones stay until they are overwritten: they are damaged, and not ours to judge twice.
-    """
-    places = {number: place for number, place in _places(run / FOLDER).items() if number <= step}
-    kept = set(sorted(number for number in places if is_scheduled(number) or number == step)[-keep:])
-    for number, place in places.items():
-        if number not in kept:
-            _remove(place)
-    for leftover in (run / FOLDER).glob("*.partial*"):  # of killed runs
-        shutil.rmtree(leftover)
-
-
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    save_file(_plain(checkpoint.weights), folder / _WEIGHTS, metadata={"format": "pt"})
-    save_file(_plain(checkpoint.moments), folder / _MOMENTS, metadata={"format": "pt"})
-    facts = {"step": checkpoint.step, **checkpoint.facts}
-    (folder / _FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
-    pq.write_table(checkpoint.lineage, folder / _LINEAGE, compression="zstd")
-    files = {}
-    for file in sorted(folder.iterdir()):
-        _sync(file)
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
-    manifest = {"format": 1, "files": files}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-    _sync(folder / _MANIFEST)
-    _sync(folder)
-
-
-def _read(place: Path) -> Checkpoint:
-    facts = json.loads((place / _FACTS).read_bytes())
-    return Checkpoint(
-        step=facts.pop("step"),
-        weights=load_file(place / _WEIGHTS),
-        moments=load_file(place / _MOMENTS),
-        facts=facts,
-        lineage=pq.read_table(place / _LINEAGE),
-    )
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _refusal(place: Path, num_bytes: int, error: OSError | SafetensorError) -> MachineError:
-    # safetensors writes in Rust and reports the system's error as text
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    is_full = any(getattr(error, "errno", None) == code or f"(os error {code})" in str(error) for code in codes)
-    what = "the disk is full" if is_full else f"the disk refuses ({error})"
-    return MachineError(
-        f"{what}: could not write the checkpoint {place} of {num_bytes:,} bytes. Older checkpoints are whole; "
-        "free some space (or lower training.keep_checkpoints) and run again to continue from the newest"
     )
