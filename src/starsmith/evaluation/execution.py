@@ -45,6 +45,20 @@ _KEPT_CHARS: Final = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOutcome:
+    """What one candidate of known worth showed."""
+
+    problem: str
+    group: str
+    passes: bool
+    """Whether it must."""
+    as_known: bool
+    """Whether it did as it must."""
+    reason: str = ""
+    """Why not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preflight:
     """What the candidates of known worth showed."""
 
@@ -57,6 +71,8 @@ class Preflight:
     """Problem to reason."""
     limits: Mapping[str, Limits]
     """Problem to the limits for a model's programs."""
+    outcomes: tuple[CheckOutcome, ...] = ()
+    """Of every check, in the order of the problems."""
 
 
 class Executor:
@@ -98,9 +114,15 @@ class Executor:
 
 
 def preflight(
-    benchmark: Benchmark, problems: Sequence[Problem], executor: Executor, *, progress: Progress = no_progress
+    benchmark: Benchmark,
+    problems: Sequence[Problem],
+    executor: Executor | None,
+    *,
+    progress: Progress = no_progress,
 ) -> Preflight:
     """Runs every check of every problem and sets limits from the references' times.
+
+    Checks that run nothing need no executor.
 
     Raises:
         MachineError: the sandbox fails on most programs, so nothing could be said about any model.
@@ -114,7 +136,10 @@ def preflight(
         for problem in problems
         for check in benchmark.checks(problem)
     ]
-    ended = executor.run([program for _, _, programs in planned for program in programs], progress=progress)
+    flat = [program for _, _, programs in planned for program in programs]
+    if flat and executor is None:
+        raise MachineError(f"{benchmark.name} runs programs and there is no sandbox")
+    ended = executor.run(flat, progress=progress) if executor is not None else []
     failed = [result.detail for result in ended if result.ended == "sandbox_error"]
     if 2 * len(failed) > len(ended):
         raise MachineError(
@@ -125,19 +150,31 @@ def preflight(
     excluded: dict[str, str] = {}
     limits: dict[str, Limits] = {}
     counts = {True: [0, 0], False: [0, 0]}
+    outcomes: list[CheckOutcome] = []
     for problem, check, programs in planned:
         own = [next(results) for _ in programs]
         score = benchmark.score(problem, 0, check.candidate, own)
         as_known = (score.label == "pass") == check.passes
         counts[check.passes][0] += 1
         counts[check.passes][1] += as_known
+        reason = ""
         if not as_known:
-            what = "the reference does not pass" if check.passes else "an empty answer passes"
-            excluded.setdefault(problem.id, f"{what}: {score.label} {score.detail}".rstrip())
+            what = "the reference does not pass" if check.passes else "a wrong answer passes"
+            reason = f"{what}: {score.label} {score.detail}".rstrip()
+            excluded.setdefault(problem.id, reason)
         elif check.passes:
-            if reason := _too_near(own):
-                excluded.setdefault(problem.id, reason)
+            if near := _too_near(own):
+                excluded.setdefault(problem.id, near)
             limits[problem.id] = calibrated(own)
+        outcomes.append(
+            CheckOutcome(
+                problem=problem.id,
+                group=problem.group,
+                passes=check.passes,
+                as_known=as_known,
+                reason=reason,
+            )
+        )
     return Preflight(
         num_references=counts[True][0],
         num_references_passed=counts[True][1],
@@ -145,6 +182,7 @@ def preflight(
         num_refutations_failed=counts[False][1],
         excluded=excluded,
         limits=limits,
+        outcomes=tuple(outcomes),
     )
 
 

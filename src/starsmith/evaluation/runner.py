@@ -1,21 +1,23 @@
 """Evaluating one model: the stages in order, and what is left behind in a folder.
 
-`results.json` holds every estimate with its interval, and beside it what it rests on: how many problems, which
-were excluded and why, how often each label and each finish reason occurred, the sandbox that was used, what the
-reference solutions did. `generations.jsonl` holds every completion with its label. Both are the same bytes for
-the same model, data and verdicts: times of this machine are in neither.
+`results.json` holds every estimate with its interval, and beside it what it rests on: how many problems of which
+groups, which were excluded and why, which languages were skipped because their toolchain is absent, how often
+each label and each finish reason occurred and how many completions held no answer, the sandbox that was used,
+what the reference solutions did, and what papers report. `generations.jsonl` holds every completion with its
+label. Both are the same bytes for the same model, data and verdicts: times of this machine are in neither.
 
 While a run lasts, completions and verdicts are kept in `journal/` under the hash of what they answer, so a
-killed run goes on where it stopped.
+killed run goes on where it stopped. A caller that names a place for them keeps them for later runs too.
 
 The sandbox is chosen before anything is generated: a machine that cannot run programs safely says so at once.
 """
 
+import hashlib
 import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,15 +25,14 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import MachineError
-from starsmith.evaluation.benchmarks.bits_per_byte import BitsPerByte
-from starsmith.evaluation.benchmarks.fim_exact_match import FimExactMatch
-from starsmith.evaluation.benchmarks.humaneval import HumanEval
+from starsmith.evaluation import published, registry
 from starsmith.evaluation.contract import (
     Backend,
     Benchmark,
     Candidate,
     Completion,
     Limits,
+    MissingDataError,
     Problem,
     Program,
     Request,
@@ -54,6 +55,19 @@ _NUM_EXAMPLES: Final = 8
 _EXAMPLE_CHARS: Final = 4_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A benchmark with those of its problems that are to be run."""
+
+    benchmark: Benchmark
+    problems: list[Problem]
+    num_available: int
+    skipped: Mapping[str, str]
+    """Language to the line that installs its absent toolchain; its problems are not among `problems`."""
+    num_skipped: int
+    runs_programs: bool
+
+
 @dataclass(frozen=True)
 class _Answer:
     problem: Problem
@@ -69,6 +83,7 @@ def evaluate(
     folder: Path,
     seed: int = 42,
     workers: int = 1,
+    cache: Path | None = None,
     progress: StageProgress = lambda stage, done, total: None,
 ) -> dict[str, Any]:
     """Runs the recipe's benchmarks and writes `results.json` and `generations.jsonl` into `folder`.
@@ -80,67 +95,106 @@ def evaluate(
         folder: created if absent; a journal from a killed run in it is used.
         seed: of the run.
         workers: programs that run at once.
+        cache: a folder where completions and verdicts are kept for later runs; by default they are dropped
+            when the results are complete.
         progress: for people.
 
     Returns:
         What `results.json` holds.
 
     Raises:
-        InputError: benchmark data is absent or malformed.
+        InputError: a benchmark is unknown, or data is malformed, or absent for one that was asked for by name.
         MachineError: no sandbox works, or the disk refuses.
     """
-    benchmarks = make_benchmarks(config, heldout, seed)
-    loaded = [(benchmark, benchmark.load()) for benchmark in benchmarks]
-    journals = folder / "journal"
+    loaded, absent = load(config, heldout, seed)
+    journals = cache or folder / "journal"
     with ExitStack() as stack:
-        executor: Executor | None = None
-        described: dict[str, Any] | None = None
-        if any(benchmark.checks(problems[0]) for benchmark, problems in loaded if problems):
-            level, attempts = selftest.choose(config.sandbox)
-            sandbox = stack.enter_context(Sandbox(level, workers=workers))
-            executor = Executor(sandbox, Journal(journals / "verdicts.jsonl"), toolchain=platform.python_version())
-            described = {
-                "level": level,
-                "python": platform.python_version(),
-                "refused": {tried.level: list(tried.failures) for tried in attempts if tried.failures},
-            }
+        executor, described = open_executor(stack, loaded, config, journals, workers)
         generations = Journal(journals / "generations.jsonl")
-        results: dict[str, Any] = {"model": backend.identity, "seed": seed, "sandbox": described, "benchmarks": {}}
+        results: dict[str, Any] = {
+            "model": backend.identity,
+            "seed": seed,
+            "sandbox": described,
+            "absent": absent,
+            "benchmarks": {},
+        }
         rows: list[dict[str, Any]] = []
-        for benchmark, problems in loaded:
+        for entry in loaded:
+            benchmark = entry.benchmark
             stage = _Stage(benchmark, backend, executor, generations, seed, progress)
-            results["benchmarks"][benchmark.name], own_rows = stage.run(
-                problems[: config.max_problems], len(problems)
-            )
+            own, own_rows = stage.run(entry)
+            drawn = registry.sampling(benchmark.name, config)
+            own["sampling"] = asdict(drawn) if drawn else None
+            results["benchmarks"][benchmark.name] = own
             rows += own_rows
-    _write(folder / "generations.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
-    _write(folder / "results.json", json.dumps(results, sort_keys=True, indent=1) + "\n")
-    shutil.rmtree(journals, ignore_errors=True)
+    write_text(folder / "generations.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    write_text(folder / "results.json", json.dumps(results, sort_keys=True, indent=1) + "\n")
+    if cache is None:
+        shutil.rmtree(journals, ignore_errors=True)
     return results
 
 
-def make_benchmarks(config: recipe.Evaluation, heldout: Sequence[Path], seed: int) -> list[Benchmark]:
-    """The recipe's benchmarks, in its order."""
-    made: dict[str, Callable[[], Benchmark]] = {
-        "humaneval": lambda: HumanEval(
-            data=config.data,
-            samples=config.samples,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            max_new_tokens=config.max_new_tokens,
-            seed=seed,
-        ),
-        "bits_per_byte": lambda: BitsPerByte(heldout=heldout, max_files=config.heldout_files, seed=seed),
-        "fim_exact_match": lambda: FimExactMatch(
-            heldout=heldout,
-            max_files=config.heldout_files,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            seed=seed,
-        ),
+def load(config: recipe.Evaluation, heldout: Sequence[Path], seed: int) -> tuple[list[Loaded], dict[str, str]]:
+    """The chosen benchmarks with their problems, and what is absent of a group with the reason.
+
+    Raises:
+        InputError: as for `evaluate`.
+    """
+    loaded: list[Loaded] = []
+    absent: dict[str, str] = {}
+    for choice in registry.choose(config.benchmarks):
+        benchmark = registry.make(choice.name, config, heldout, seed)
+        try:
+            problems = benchmark.load()
+        except MissingDataError as error:
+            if choice.by_name:
+                raise
+            absent[choice.name] = str(error)
+            continue
+        loaded.append(_runnable(benchmark, problems, config.max_problems))
+    return loaded, absent
+
+
+def open_executor(
+    stack: ExitStack, loaded: Sequence[Loaded], config: recipe.Evaluation, journals: Path, workers: int
+) -> tuple[Executor | None, dict[str, Any] | None]:
+    """A sandbox where any benchmark needs one, and its description.
+
+    Raises:
+        MachineError: none works here.
+    """
+    if not any(entry.runs_programs for entry in loaded):
+        return None, None
+    level, attempts = selftest.choose(config.sandbox)
+    sandbox = stack.enter_context(Sandbox(level, workers=workers))
+    described = {
+        "level": level,
+        "python": platform.python_version(),
+        "refused": {tried.level: list(tried.failures) for tried in attempts if tried.failures},
     }
-    return [made[name]() for name in dict.fromkeys(config.benchmarks)]
+    executor = Executor(sandbox, Journal(journals / "verdicts.jsonl"), toolchain=platform.python_version())
+    return executor, described
+
+
+def _runnable(benchmark: Benchmark, problems: list[Problem], max_problems: int | None) -> Loaded:
+    """Leaves out the problems whose language has no toolchain here; the first `max_problems` of the rest."""
+    needed = {problem.id: _languages(benchmark, problem) for problem in problems}
+    missing = _missing_toolchains(frozenset().union(*needed.values()))
+    kept = [problem for problem in problems if not needed[problem.id] & missing.keys()]
+    return Loaded(
+        benchmark=benchmark,
+        problems=kept[:max_problems],
+        num_available=len(problems),
+        skipped=missing,
+        num_skipped=len(problems) - len(kept),
+        runs_programs=any(needed[problem.id] for problem in kept[:max_problems]),
+    )
+
+
+def _languages(benchmark: Benchmark, problem: Problem) -> frozenset[str]:
+    """What a problem's programs are written in, told by candidates that are known before any model answers."""
+    known = [check.candidate for check in benchmark.checks(problem)] or [Candidate(text="")]
+    return frozenset(program.language for candidate in known for program in benchmark.programs(problem, candidate))
 
 
 @dataclass(frozen=True)
@@ -154,7 +208,8 @@ class _Stage:
     seed: int
     progress: StageProgress
 
-    def run(self, problems: list[Problem], num_available: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def run(self, loaded: Loaded) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        problems = loaded.problems
         checked = self._preflight(problems)
         answers = self._answers(problems)
         scores = self._scores(answers, checked)
@@ -163,16 +218,27 @@ class _Stage:
             if score.label == "sandbox_error":
                 excluded.setdefault(score.problem, f"the sandbox failed twice: {score.detail}")
         counted = [score for score in scores if score.problem not in excluded]
+        members = {(score.problem, score.group) for score in counted}
         estimates = self.benchmark.aggregate(counted, seed=self.seed)
         result = {
             "version": self.benchmark.version,
-            "num_available_problems": num_available,
+            "num_available_problems": loaded.num_available,
             "num_problems": len(problems),
             "num_counted_problems": len({score.problem for score in counted}),
+            "problems": _digest(problems),
+            "groups": dict(sorted(Counter(group for _, group in members if group).items())),
+            "skipped": dict(loaded.skipped),
+            "num_skipped_problems": loaded.num_skipped,
+            "published": [asdict(row) for row in published.of(self.benchmark.name)],
             "estimates": {name: asdict(estimate) for name, estimate in estimates.items()},
             "labels": dict(sorted(Counter(score.label for score in scores).items())),
             "finish_reasons": dict(
                 sorted(Counter(answer.candidate.completion.finish_reason for answer in answers).items())
+            ),
+            "num_extraction_failures": sum(not answer.candidate.extracted for answer in answers),
+            "num_empty_completions": sum(
+                answer.request.target is None and not answer.candidate.completion.text.strip()
+                for answer in answers
             ),
             "num_cut_contexts": sum(answer.candidate.completion.num_cut_tokens > 0 for answer in answers),
             "excluded": dict(sorted(excluded.items())),
@@ -182,7 +248,7 @@ class _Stage:
         return result, [self._row(answer, score) for answer, score in zip(answers, scores, strict=True)]
 
     def _preflight(self, problems: list[Problem]) -> Preflight | None:
-        if self.executor is None or not any(map(self.benchmark.checks, problems)):
+        if not any(map(self.benchmark.checks, problems)):
             return None
         stage = f"{self.benchmark.name}: references"
         return preflight(
@@ -278,6 +344,10 @@ class _Stage:
         }
 
 
+def _missing_toolchains(languages: frozenset[str]) -> dict[str, str]:
+    return dict.fromkeys(sorted(languages - {"python"}), "no toolchain is known for it")
+
+
 def _length(request: Request) -> int:
     return len(request.prompt) + len(request.suffix or "") + len(request.target or "")
 
@@ -295,7 +365,15 @@ def _described(checked: Preflight | None) -> dict[str, Any] | None:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _digest(problems: Sequence[Problem]) -> str:
+    """Of what is asked: results on other problems, or on another version of them, do not compare."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps(asdict(problem), sort_keys=True, default=repr).encode())
+    return digest.hexdigest()[:40]
+
+
+def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:

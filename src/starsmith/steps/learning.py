@@ -35,7 +35,14 @@ def stages(recipe: Recipe) -> tuple[str, ...]:
 
 
 def steps(recipe: Recipe) -> list[Step]:
-    """The learning side of the road, in order."""
+    """The learning side of the road, in order.
+
+    Raises:
+        InputError: a benchmark is unknown.
+    """
+    from starsmith.evaluation import registry
+
+    benchmarks = [choice.name for choice in registry.choose(recipe.evaluation.benchmarks)]
     return [
         _tokenizer_step(recipe),
         *([_instructions_step(recipe)] if recipe.instructions.files else []),
@@ -59,9 +66,9 @@ def steps(recipe: Recipe) -> list[Step]:
         ),
         Step(
             name="evaluation",
-            version=1,
+            version=2,
             run=functools.partial(_evaluate, recipe),
-            about=", ".join(recipe.evaluation.benchmarks),
+            about=", ".join(benchmarks),
             reads="text",
             inputs=("export", "documents"),
             params={

@@ -25,6 +25,7 @@ from starsmith.evaluation.contract import (
     Program,
     Request,
     RunResult,
+    Sampling,
     Score,
     cut_at_stop,
     sample_seed,
@@ -33,6 +34,8 @@ from starsmith.evaluation.heldout import HeldoutFile, choose_files
 from starsmith.evaluation.statistics import bootstrap_ratio, wilson
 
 STOPS: Final = ("<|endoftext|>", "<|filename|>", "<file_sep>")
+SAMPLING: Final = Sampling(max_new_tokens=128)
+"""Greedy: a match is exact or not, and 128 tokens are far more than the longest hole."""
 _MIN_LINES: Final = 3
 _MIN_LINE_CHARS: Final = 6
 _MAX_LINE_CHARS: Final = 120

@@ -1,0 +1,108 @@
+"""Every benchmark by name, and how it is made.
+
+How completions are drawn is each benchmark's own affair: its module says what the paper did (`PAPER`), and a
+recipe that sets a value replaces it for all benchmarks it runs. Modules are imported when their benchmark is
+made, so that a name can be checked while planning without the price of all of them.
+
+`all` stands for every benchmark and `paper` for those of section 6 of "StarCoder 2 and The Stack v2". Of a
+group, what has no data here is left out and named in the results; a benchmark that is asked for by name must
+have its data.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from starsmith import recipe
+from starsmith.errors import InputError
+from starsmith.evaluation.contract import Benchmark, Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    module: str
+    """In `starsmith.evaluation.benchmarks`."""
+    kind: str
+    """The class in it."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """What makes this variant of the class."""
+    sampling: str = "PAPER"
+    """The constant that says how its completions are drawn; ignored by what generates nothing."""
+    in_paper: bool = True
+
+
+BENCHMARKS: Final[Mapping[str, Entry]] = {
+    "humaneval": Entry(module="humaneval", kind="HumanEval"),
+    "bits_per_byte": Entry(module="bits_per_byte", kind="BitsPerByte", in_paper=False),
+    "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
+}
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "all": tuple(BENCHMARKS),
+    "paper": tuple(name for name, entry in BENCHMARKS.items() if entry.in_paper),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    name: str
+    by_name: bool
+    """Asked for itself, and not only as a member of a group."""
+
+
+def choose(names: Sequence[str]) -> list[Choice]:
+    """The benchmarks that names and groups stand for, each once, in the order given.
+
+    Raises:
+        InputError: a name is unknown; says the nearest valid one. Or there is none.
+    """
+    if not names:
+        raise InputError(f"no benchmark is named; known are {', '.join([*GROUPS, *BENCHMARKS])}")
+    chosen: dict[str, bool] = {}
+    for name in names:
+        if name in GROUPS:
+            for member in GROUPS[name]:
+                chosen.setdefault(member, False)
+        elif name in BENCHMARKS:
+            chosen[name] = True
+        else:
+            known = [*GROUPS, *BENCHMARKS]
+            near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
+            raise InputError(f"no benchmark {name!r}; did you mean {near[0]}? Known are {', '.join(known)}")
+    return [Choice(name=name, by_name=by_name) for name, by_name in chosen.items()]
+
+
+def make(name: str, config: recipe.Evaluation, heldout: Sequence[Path], seed: int) -> Benchmark:
+    """The benchmark, with the paper's sampling where the recipe gives none."""
+    entry = BENCHMARKS[name]
+    kind = getattr(importlib.import_module(f"starsmith.evaluation.benchmarks.{entry.module}"), entry.kind)
+    drawn = sampling(name, config)
+    values: dict[str, Any] = {
+        "data": config.data,
+        "heldout": tuple(heldout),
+        "max_files": config.heldout_files,
+        "seed": seed,
+        **(dataclasses.asdict(drawn) if drawn else {}),
+    }
+    taken = {field.name for field in dataclasses.fields(kind)}
+    made: Benchmark = kind(**{key: value for key, value in values.items() if key in taken}, **entry.fields)
+    return made
+
+
+def sampling(name: str, config: recipe.Evaluation) -> Sampling | None:
+    """How a benchmark's completions are drawn; None where it generates nothing."""
+    entry = BENCHMARKS[name]
+    module = importlib.import_module(f"starsmith.evaluation.benchmarks.{entry.module}")
+    own: Sampling | None = getattr(module, entry.sampling, None)
+    if own is None:
+        return None
+    given: dict[str, Any] = {
+        "samples": config.samples,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_new_tokens": config.max_new_tokens,
+    }
+    return dataclasses.replace(own, **{key: value for key, value in given.items() if value is not None})
