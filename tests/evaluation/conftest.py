@@ -1,9 +1,25 @@
 """Held-out documents."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from evaluation_cases import document, source, write_documents
+
+from starsmith.errors import MachineError
+from starsmith.evaluation.sandbox import selftest
+from starsmith.evaluation.sandbox.pool import Sandbox
+
+
+@pytest.fixture(scope="session")
+def python_sandbox() -> Iterator[Sandbox]:
+    """Two workers on the best level that this machine has."""
+    try:
+        level, _ = selftest.choose("auto")
+    except MachineError as error:
+        pytest.skip(str(error))
+    with Sandbox(level, workers=2) as made:
+        yield made
 
 
 @pytest.fixture
