@@ -97,7 +97,7 @@ def test_what_follows_a_stop_is_not_judged() -> None:
 
 def test_every_reference_passes_and_no_empty_answer_does(sandbox: Sandbox, tmp_path: Path) -> None:
     problems = HumanEval().load()[::16]
-    executor = Executor(sandbox, Journal(tmp_path / "verdicts.jsonl"), toolchain="test")
+    executor = Executor(sandbox, Journal(tmp_path / "verdicts.jsonl"))
     checked = preflight(HumanEval(), problems, executor)
     assert checked.excluded == {}
     assert (checked.num_references, checked.num_references_passed) == (11, 11)
@@ -192,7 +192,7 @@ class FakeSandbox:
 
 
 def executor_of(tmp_path: Path, fake: FakeSandbox) -> Executor:
-    return Executor(fake, Journal(tmp_path / "verdicts.jsonl"), toolchain="test")  # type: ignore[arg-type]
+    return Executor(fake, Journal(tmp_path / "verdicts.jsonl"))  # type: ignore[arg-type]
 
 
 def program(text: str) -> Program:

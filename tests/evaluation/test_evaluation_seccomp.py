@@ -53,7 +53,7 @@ def test_every_number_is_the_kernels(machine: str) -> None:
         "openat": tuple(entry[0] for entry in seccomp._OPENAT),
         "open": tuple(entry[0] for entry in seccomp._OPEN),
     }
-    table = seccomp._CALLS | seccomp._METADATA_CALLS | special
+    table = seccomp._CALLS | seccomp._METADATA_CALLS | seccomp._IGNORED_CALLS | special
     assert {name: entry[column] for name, entry in table.items() if entry[column] is not None} == {
         name: numbers[name] for name, entry in table.items() if entry[column] is not None
     }
@@ -113,3 +113,10 @@ def test_landlock_rights_grow_with_its_version() -> None:
     assert [landlock.handled_rights(abi).bit_count() for abi in (1, 2, 3, 4, 5, 6, 7)] == [
         13, 14, 15, 15, 16, 16, 16
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("own_pid", [None, 1234])
+def test_scheduling_calls_do_nothing_and_say_they_did(own_pid: int | None) -> None:
+    program = seccomp.build_filter(own_pid=own_pid, machine="x86_64")
+    for name in ("sched_setparam", "sched_setscheduler"):
+        assert decide(program, seccomp._IGNORED_CALLS[name][0] or 0) == 0x00050000, "an error of number 0"

@@ -30,7 +30,9 @@ Label = Literal["pass", "wrong", "compile", "runtime", "timeout", "oom", "limit"
 """`compile`: the program is not valid code; `runtime`: it raised; `limit`: it wrote more than it may;
 `measured`: the benchmark measures and does not judge."""
 
-Ended = Literal["exit", "timeout", "oom", "output", "disk", "processes", "sandbox_error"]
+Ended = Literal["exit", "compile", "timeout", "oom", "output", "disk", "processes", "sandbox_error"]
+"""How a run ended: by itself; before it began, since a compiler refused it; or by a limit."""
+
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
 

@@ -36,6 +36,7 @@ from starsmith.evaluation.contract import (
 )
 from starsmith.evaluation.journal import Journal
 from starsmith.evaluation.sandbox.pool import Sandbox
+from starsmith.evaluation.toolchains import find
 
 REFERENCE_LIMITS: Final = Limits(cpu_seconds=30.0, wall_seconds=90.0)
 REFERENCE_FACTOR: Final = 10.0
@@ -76,17 +77,18 @@ class Preflight:
 
 
 class Executor:
-    """Runs programs on a sandbox, each once: verdicts are kept under the hash of program, limits and level."""
+    """Runs programs on a sandbox, each once: verdicts are kept under the hash of program, limits, level and the
+    version of the language's toolchain."""
 
-    def __init__(self, sandbox: Sandbox, journal: Journal, *, toolchain: str) -> None:
+    def __init__(self, sandbox: Sandbox, journal: Journal) -> None:
         self._sandbox = sandbox
         self._journal = journal
-        self._toolchain = toolchain
         self._failed: dict[str, RunResult] = {}
 
     def run(self, programs: Sequence[Program], *, progress: Progress = no_progress) -> list[RunResult]:
         """Results in order; what the machine spoiled is repeated once, alone."""
-        keys = [content_key(program, self._toolchain, self._sandbox.level) for program in programs]
+        versions = {language: find(language).version() for language in {each.language for each in programs}}
+        keys = [content_key(program, versions[program.language], self._sandbox.level) for program in programs]
         open_programs = {
             key: program for key, program in zip(keys, programs, strict=True) if key not in self._journal
         }

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import MachineError
-from starsmith.evaluation import published, registry
+from starsmith.evaluation import published, registry, toolchains
 from starsmith.evaluation.contract import (
     Backend,
     Benchmark,
@@ -172,14 +172,14 @@ def open_executor(
         "python": platform.python_version(),
         "refused": {tried.level: list(tried.failures) for tried in attempts if tried.failures},
     }
-    executor = Executor(sandbox, Journal(journals / "verdicts.jsonl"), toolchain=platform.python_version())
+    executor = Executor(sandbox, Journal(journals / "verdicts.jsonl"))
     return executor, described
 
 
 def _runnable(benchmark: Benchmark, problems: list[Problem], max_problems: int | None) -> Loaded:
     """Leaves out the problems whose language has no toolchain here; the first `max_problems` of the rest."""
     needed = {problem.id: _languages(benchmark, problem) for problem in problems}
-    missing = _missing_toolchains(frozenset().union(*needed.values()))
+    missing = toolchains.missing(sorted(frozenset().union(*needed.values())))
     kept = [problem for problem in problems if not needed[problem.id] & missing.keys()]
     return Loaded(
         benchmark=benchmark,
@@ -342,10 +342,6 @@ class _Stage:
             **asdict(score),
             **{name: value for name, value in asdict(answer.candidate.completion).items() if value is not None},
         }
-
-
-def _missing_toolchains(languages: frozenset[str]) -> dict[str, str]:
-    return dict.fromkeys(sorted(languages - {"python"}), "no toolchain is known for it")
 
 
 def _length(request: Request) -> int:

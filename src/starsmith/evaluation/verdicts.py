@@ -31,6 +31,8 @@ def proved_program(source: str) -> Program:
 def judge(program: Program, result: RunResult) -> tuple[Label, str]:
     """The label of a run and one line that says why; "" for a pass."""
     match result.ended:
+        case "compile":
+            return result.ended, result.detail
         case "timeout" | "oom" | "sandbox_error":
             return result.ended, result.detail
         case "output" | "disk" | "processes":

@@ -10,22 +10,17 @@ filter is loaded on top: the kernel's surface is what is left to attack.
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from starsmith.errors import MachineError
 from starsmith.evaluation.contract import Limits
-from starsmith.evaluation.sandbox.interpreter import ENVIRONMENT, SYSTEM_FILES, SYSTEM_FOLDERS, Interpreter
+from starsmith.evaluation.sandbox.interpreter import SYSTEM_FILES, SYSTEM_FOLDERS
 
 INSTALL_LINE: Final = "apt-get install bubblewrap"
 _NEEDED: Final = ("--size", "--perms", "--seccomp", "--json-status-fd", "--clearenv", "--remount-ro")
-_DROP: Final = (
-    "import os, sys\n"
-    "uid = int(sys.argv[1])\n"
-    "os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)\n"
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
 
 
 @cache
@@ -46,17 +41,32 @@ def options() -> frozenset[str]:
 
 
 def command(
+    program: Sequence[str],
     *,
-    interpreter: Interpreter,
+    environment: Mapping[str, str],
+    folders: Sequence[str],
     program_folder: str,
-    entry: str,
+    work_folder: str | None,
     limits: Limits,
     uid: int,
     is_root: bool,
     filter_fd: int,
     status_fd: int,
 ) -> list[str]:
-    """The argument list that runs `entry`, a file name in `program_folder`."""
+    """The argument list that runs `program`.
+
+    Args:
+        program: an argument list; the program's files are at /program, its folder is /tmp.
+        environment: all that the program gets.
+        folders: shown read-only beside /usr.
+        program_folder: what is at /program.
+        work_folder: what is at /tmp; None for a file system in memory that ends with the program.
+        limits: of the program; only the size of file systems is set here.
+        uid: the program's user.
+        is_root: whether we are.
+        filter_fd: where the seccomp filter is read.
+        status_fd: where bubblewrap writes the exit status.
+    """
     arguments = [shutil.which("bwrap") or "bwrap"]
     arguments += [f"--unshare-{name}" for name in ("ipc", "pid", "net", "uts", "cgroup-try")]
     arguments += ["--hostname", "sandbox", "--cap-drop", "ALL"]
@@ -67,29 +77,41 @@ def command(
         if "--disable-userns" in options():  # 0.8 and newer; before, the filter alone refuses them
             arguments.append("--disable-userns")
     arguments += ["--new-session", "--die-with-parent", "--clearenv"]
-    for name, value in (ENVIRONMENT | {"HOME": "/tmp"}).items():  # noqa: S108
+    for name, value in environment.items():
         arguments += ["--setenv", name, value]
     arguments += ["--ro-bind", "/usr", "/usr"]
     for folder in SYSTEM_FOLDERS:
-        path = Path(folder)
-        if path.is_symlink():
+        if os.path.islink(folder):  # noqa: PTH114
             arguments += ["--symlink", os.readlink(folder), folder]  # noqa: PTH115
-        elif path.is_dir():
+        elif os.path.isdir(folder):  # noqa: PTH112
             arguments += ["--ro-bind", folder, folder]
-    for file in SYSTEM_FILES:
-        arguments += ["--ro-bind-try", file, file]
-    for parent in sorted({parent for folder in interpreter.folders for parent in Path(folder).parents}):
-        if parent != Path("/"):  # otherwise bubblewrap makes it as private as it is outside
-            arguments += ["--perms", "0755", "--dir", str(parent)]
-    for folder in interpreter.folders:
-        arguments += ["--ro-bind", folder, folder]
     in_memory = ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs"]
     arguments += ["--proc", "/proc", "--dev", "/dev"]
     arguments += [*in_memory, "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
-    arguments += [*in_memory, "/tmp", "--ro-bind", program_folder, "/program"]  # noqa: S108
+    arguments += ["--bind", work_folder, "/tmp"] if work_folder else [*in_memory, "/tmp"]  # noqa: S108
+    shown = (*SYSTEM_FILES, *folders)
+    for parent in sorted({parent for path in shown for parent in Path(path).parents}):
+        if parent not in (Path("/"), Path("/tmp")):  # noqa: S108
+            # Otherwise bubblewrap makes it as private as it is outside.
+            arguments += ["--perms", "0755", "--dir", str(parent)]
+    for path in shown:
+        arguments += ["--ro-bind-try", path, path]
+    arguments += ["--ro-bind", program_folder, "/program"]
     arguments += ["--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
     arguments += ["--seccomp", str(filter_fd), "--json-status-fd", str(status_fd), "--"]
-    program = interpreter.command(f"/program/{entry}")
     if is_root:
-        return [*arguments, interpreter.executable, "-I", "-S", "-c", _DROP, str(uid), *program]
-    return arguments + program
+        arguments += [_set_user(), f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
+    return [*arguments, *program]
+
+
+def _set_user() -> str:
+    """The program of util-linux that gives up root.
+
+    Raises:
+        MachineError: it is absent.
+    """
+    if (path := shutil.which("setpriv")) is None:
+        raise MachineError(
+            "setpriv is not installed, and root needs it to run programs as nobody; apt-get install util-linux"
+        )
+    return path

@@ -44,15 +44,17 @@ def find() -> Interpreter:
     folders = {os.path.dirname(executable), *map(os.path.realpath, libraries)}  # noqa: PTH120
     return Interpreter(
         executable=executable,
-        folders=tuple(sorted(folder for folder in folders if not _below_usr(folder))),
+        folders=tuple(sorted(folder for folder in folders if not is_below_usr(folder))),
     )
 
 
 def reachable_by_all(path: str) -> bool:
     """Whether every folder on the way to `path` lets every user pass."""
     parts = os.path.realpath(path).split("/")[1:-1]
-    return all(os.stat("/" + "/".join(parts[: n + 1])).st_mode & 0o001 for n in range(len(parts)))  # noqa: PTH116
+    folders = ["/" + "/".join(parts[: n + 1]) for n in range(len(parts))]
+    return all(os.stat(folder).st_mode & 0o001 for folder in folders if os.path.exists(folder))  # noqa: PTH110, PTH116
 
 
-def _below_usr(folder: str) -> bool:
+def is_below_usr(folder: str) -> bool:
+    """Whether a sandbox shows this folder anyway."""
     return folder == "/usr" or folder.startswith("/usr/")

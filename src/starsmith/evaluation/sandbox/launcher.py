@@ -12,17 +12,24 @@ import os
 import select
 import shutil
 import signal
+import stat
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from starsmith.evaluation.contract import Ended, Limits, RunResult
 from starsmith.evaluation.sandbox import bubblewrap, interpreter, landlock, privileges, process_tree, seccomp
 
 _TICK_SECONDS: Final = 0.05
 _READ_BYTES: Final = 65_536
+_DETAIL_CHARS: Final = 300
+_OWN_PROCESS: Final = ("/proc/self",)
+"""Its own maps and descriptors; the link is followed by the process itself, after the last fork before exec."""
+_MACHINE: Final = tuple(f"/proc/{name}" for name in ("cpuinfo", "meminfo", "stat", "filesystems", "sys/vm"))
+"""What virtual machines ask for before they start."""
 _NEAR: Final = 0.9
 """Of the CPU limit: the kernel counts in ticks, and kills a little before what it reports reaches the limit."""
 _FOREIGN_TASKS: Final = 256
@@ -47,6 +54,56 @@ class _Watched:
     seen_cpu_seconds: dict[int, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One command; all but a program's last compile."""
+
+    command: tuple[str, ...]
+    limits: Limits
+    limits_address_space: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """A program with its commands, which hold `{program}` and `{work}` for the two folders."""
+
+    files: dict[str, str]
+    steps: tuple[Step, ...]
+    environment: dict[str, str]
+    folders: tuple[str, ...]
+    """Readable beside /usr."""
+
+    @classmethod
+    def read(cls, line: dict[str, Any]) -> Self:
+        steps = (
+            Step(tuple(step["command"]), Limits(**step["limits"]), step["limits_address_space"])
+            for step in line["steps"]
+        )
+        return cls(line["files"], tuple(steps), line["environment"], tuple(line["folders"]))
+
+
+@dataclass(frozen=True)
+class _Box:
+    """The two folders of a program as one level shows them."""
+
+    program: Path
+    work: Path
+
+    def placed(self, command: Sequence[str]) -> list[str]:
+        return [self._placed(word) for word in command]
+
+    def environment(self, request: Request) -> dict[str, str]:
+        own = {name: self._placed(value) for name, value in request.environment.items()}
+        return interpreter.ENVIRONMENT | {"HOME": str(self.work), "TMPDIR": str(self.work)} | own
+
+    def as_inside(self, text: str) -> str:
+        """A program's output with the names that every level would give."""
+        return text.replace(str(self.program), "/program").replace(str(self.work), "/tmp")  # noqa: S108
+
+    def _placed(self, word: str) -> str:
+        return word.replace("{program}", str(self.program)).replace("{work}", str(self.work))
+
+
 class Launcher:
     def __init__(self, level: str, scratch: Path, worker: int, control_fd: int) -> None:
         self.level = level
@@ -54,44 +111,51 @@ class Launcher:
         self.control_fd = control_fd
         self.is_root = os.geteuid() == 0
         self.uid = privileges.worker_uid(worker)
-        self.interpreter = interpreter.find()
-        self.read_everywhere = self.is_root and not all(
-            map(interpreter.reachable_by_all, (self.interpreter.executable, *self.interpreter.folders))
-        )
         privileges.adopt_orphans()
 
-    def run(self, files: dict[str, str], limits: Limits) -> RunResult:
-        """Runs the first file and returns when nothing of it is left."""
+    def run(self, request: Request) -> RunResult:
+        """Runs the steps one after another, up to the first that fails, and returns when nothing is left."""
         box = self.scratch / "box"
         shutil.rmtree(box, ignore_errors=True)
         try:
-            return self._run(box, files, limits)
+            return self._run(_Box(box / "program", box / "work"), request)
         except OSError as error:
             process_tree.kill_descendants(os.getpid())
             return RunResult(ended="sandbox_error", detail=f"{type(error).__name__}: {error}")
         finally:
             shutil.rmtree(box, ignore_errors=True)
 
-    def _run(self, box: Path, files: dict[str, str], limits: Limits) -> RunResult:
-        program, work = box / "program", box / "work"
-        for folder in (box, program, work):
+    def _run(self, box: _Box, request: Request) -> RunResult:
+        for folder in (box.program.parent, box.program, box.work):
             folder.mkdir()
             folder.chmod(0o755)
         if self.is_root:
-            os.chown(work, self.uid, self.uid)
-        for name, text in files.items():
-            (program / name).write_text(text, encoding="utf-8", errors="surrogatepass")
-            (program / name).chmod(0o444)
-        watched = self._start(program, work, next(iter(files)), limits)
+            os.chown(box.work, self.uid, self.uid)
+        for name, text in request.files.items():
+            path = box.program / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", errors="surrogatepass")
+            path.chmod(0o444)
+        *compiling, running = request.steps
+        for step in compiling:
+            result = self._run_step(box, request, step)
+            if result.ended != "exit" or result.status != 0:
+                return _as_compilation(result)
+        if compiling:
+            _allow_execution(box.placed(running.command)[0])
+        return self._run_step(box, request, running)
+
+    def _run_step(self, box: _Box, request: Request, step: Step) -> RunResult:
+        watched = self._start(box, request, step)
         try:
-            self._watch(watched, work, limits)
-            return self._result(watched, program, limits)
+            self._watch(watched, box.work, step.limits)
+            return self._result(watched, box, step.limits)
         finally:
             for fd in (watched.process_fd, watched.setup_fd, watched.status_fd, *watched.streams):
                 if fd is not None:
                     os.close(fd)
 
-    def _start(self, program: Path, work: Path, entry: str, limits: Limits) -> _Watched:
+    def _start(self, box: _Box, request: Request, step: Step) -> _Watched:
         (output, output_end), (error, error_end), (setup, setup_end) = (os.pipe() for _ in range(3))
         status, status_end = os.pipe() if self.level == "bubblewrap" else (None, None)
         num_foreign_tasks = self._num_foreign_tasks()
@@ -106,11 +170,15 @@ class Launcher:
                     os.dup2(source, target)
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)
-                privileges.set_limits(limits, num_foreign_tasks=num_foreign_tasks)
+                privileges.set_limits(
+                    step.limits,
+                    num_foreign_tasks=num_foreign_tasks,
+                    limits_address_space=step.limits_address_space,
+                )
                 if status_end is not None:
-                    self._enter_bubblewrap(program, entry, limits, status_end)
+                    self._enter_bubblewrap(box, request, step, status_end)
                 else:
-                    self._enter_landlock(program, work, entry)
+                    self._enter_landlock(box, request, step)
             except BaseException as fault:  # nothing may return from here
                 os.write(setup_end, f"{type(fault).__name__}: {fault}".encode()[:1000])
             finally:
@@ -136,17 +204,21 @@ class Launcher:
             return 0
         return process_tree.num_tasks_of(os.geteuid()) + _FOREIGN_TASKS
 
-    def _enter_bubblewrap(self, program: Path, entry: str, limits: Limits, status_end: int) -> None:
+    def _enter_bubblewrap(self, box: _Box, request: Request, step: Step, status_end: int) -> None:
         read_end, write_end = os.pipe()
         os.write(write_end, seccomp.build_filter())
         os.close(write_end)
         for fd in (read_end, status_end):
             os.set_inheritable(fd, True)
+        inside = _Box(Path("/program"), Path("/tmp"))  # noqa: S108 - the sandbox's own
         arguments = bubblewrap.command(
-            interpreter=self.interpreter,
-            program_folder=str(program),
-            entry=entry,
-            limits=limits,
+            inside.placed(step.command),
+            environment=inside.environment(request),
+            folders=request.folders,
+            program_folder=str(box.program),
+            # What a step compiled must outlive it; a single step gets memory, which has a size of its own.
+            work_folder=str(box.work) if len(request.steps) > 1 else None,
+            limits=step.limits,
             uid=self.uid,
             is_root=self.is_root,
             filter_fd=read_end,
@@ -154,21 +226,21 @@ class Launcher:
         )
         os.execve(arguments[0], arguments, {})  # noqa: S606 - this is the child
 
-    def _enter_landlock(self, program: Path, work: Path, entry: str) -> None:
-        os.chdir(work)
-        grants = [(path, landlock.READ) for path in ("/usr", *interpreter.SYSTEM_FOLDERS)]
-        grants += [(path, landlock.READ) for path in (*interpreter.SYSTEM_FILES, *self.interpreter.folders)]
+    def _enter_landlock(self, box: _Box, request: Request, step: Step) -> None:
+        os.chdir(box.work)
+        command = box.placed(step.command)
+        readable = ("/usr", *interpreter.SYSTEM_FOLDERS, *interpreter.SYSTEM_FILES, *request.folders)
+        grants = [(path, landlock.READ) for path in (*readable, *_OWN_PROCESS, *_MACHINE, str(box.program))]
         grants += [(f"/dev/{name}", landlock.DEVICE) for name in ("null", "zero", "full", "random", "urandom")]
-        grants += [(str(program), landlock.READ), (str(work), landlock.WORK)]
+        grants.append((str(box.work), landlock.WORK))
         if self.is_root:
-            privileges.become(self.uid, read_everywhere=self.read_everywhere)
+            private = not all(map(interpreter.reachable_by_all, (command[0], *request.folders)))
+            privileges.become(self.uid, read_everywhere=private)
             privileges.die_with_parent()  # a change of user clears it
         privileges.no_new_privileges()
         landlock.restrict(grants)
         privileges.filter_calls(seccomp.build_filter(own_pid=os.getpid()))
-        command = self.interpreter.command(str(program / entry))
-        environment = interpreter.ENVIRONMENT | {"HOME": str(work), "TMPDIR": str(work)}
-        os.execve(command[0], command, environment)  # noqa: S606 - this is the child
+        os.execve(command[0], command, box.environment(request))  # noqa: S606 - this is the child
 
     def _watch(self, watched: _Watched, work: Path, limits: Limits) -> None:
         """Returns when the program has ended or was ended, and all its descendants with it."""
@@ -221,18 +293,18 @@ class Launcher:
             if disk_bytes > limits.disk_bytes:
                 watched.ended, watched.detail = "disk", f"more than {limits.disk_bytes} bytes of files"
 
-    def _result(self, watched: _Watched, program: Path, limits: Limits) -> RunResult:
+    def _result(self, watched: _Watched, box: _Box, limits: Limits) -> RunResult:
         wall_seconds = time.monotonic() - watched.started
         output, error = (
-            bytes(kept).decode("utf-8", errors="replace").replace(str(program), "/program")
-            for kept in watched.streams.values()
+            box.as_inside(bytes(kept).decode("utf-8", errors="replace")) for kept in watched.streams.values()
         )
         ended, detail = watched.ended, watched.detail
         status = os.waitstatus_to_exitcode(watched.wait_status) if watched.wait_status is not None else 0
         if ended == "exit":
             if watched.status_fd is not None and status > 128:
                 status = 128 - status  # bubblewrap hands a signal on as 128 + signal
-            if status < 0 and watched.dead_cpu_seconds >= _NEAR * limits.cpu_seconds:
+            near = watched.dead_cpu_seconds >= _NEAR * limits.cpu_seconds
+            if status == -signal.SIGXCPU or (status < 0 and near):
                 ended, detail = "timeout", f"{limits.cpu_seconds:g} s of CPU time"
             elif fault := os.read(watched.setup_fd, 1000).decode(errors="replace"):
                 ended, detail = "sandbox_error", fault
@@ -247,6 +319,28 @@ class Launcher:
             wall_seconds=wall_seconds,
             cpu_seconds=watched.dead_cpu_seconds,
         )
+
+
+def _as_compilation(result: RunResult) -> RunResult:
+    """What a step before the last says of a program that was never run."""
+    if result.ended == "sandbox_error":
+        return result
+    if result.ended != "exit" or result.status < 0:
+        return replace(result, detail=f"compiling: {result.detail or f'killed by signal {-result.status}'}")
+    lines = (result.stderr.strip() or result.stdout.strip()).splitlines()
+    found = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+    return replace(result, ended="compile", detail=found[:_DETAIL_CHARS])
+
+
+def _allow_execution(path: str) -> None:
+    """Linkers mark their result as executable, which the landlock level refuses them (as any change of mode)."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG((status := os.fstat(fd)).st_mode) and not status.st_mode & 0o100:
+                os.fchmod(fd, 0o755)
+        finally:
+            os.close(fd)
 
 
 def _drain(fd: int, kept: bytearray, cap_bytes: int) -> bool:
@@ -284,7 +378,7 @@ def main() -> None:
     launcher = Launcher(level, scratch, worker, control_fd=0)
     try:
         for request in _requests(0):
-            result = launcher.run(request["files"], Limits(**request["limits"]))
+            result = launcher.run(Request.read(request))
             _answer(asdict(result))
     finally:
         with contextlib.suppress(RuntimeError):

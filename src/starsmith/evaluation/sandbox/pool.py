@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from starsmith.errors import InputError
+from starsmith.evaluation import toolchains
 from starsmith.evaluation.contract import Program, Progress, RunResult, no_progress
 
 Level = Literal["bubblewrap", "landlock"]
@@ -97,14 +99,16 @@ class _Worker:
         self._lock = threading.Lock()
 
     def run(self, program: Program) -> RunResult:
-        request = {"files": dict(program.files), "limits": asdict(program.limits)}
+        try:
+            request, seconds = _request(program)
+        except InputError as error:
+            return RunResult(ended="sandbox_error", detail=str(error))
         with self._lock:
             try:
                 process = self._running()
                 assert process.stdin is not None
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
-                seconds = program.limits.wall_seconds + _GRACE_SECONDS
                 return RunResult(**self._read_answer(process, time.monotonic() + seconds))
             except (OSError, ValueError) as error:  # ValueError: the pipe was closed by `stop`
                 self._clean()
@@ -173,3 +177,20 @@ class _Worker:
         line, self._pending = self._pending.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+def _request(program: Program) -> tuple[dict[str, Any], float]:
+    """What the launcher is asked, and how long its answer may take.
+
+    Raises:
+        InputError: no toolchain runs this language here.
+    """
+    toolchain = toolchains.find(program.language)
+    steps = toolchain.steps([name for name, _ in program.files], program.limits)
+    request = {
+        "files": dict(program.files),
+        "steps": [asdict(step) for step in steps],
+        "environment": dict(toolchain.environment),
+        "folders": toolchain.visible_folders(),
+    }
+    return request, sum(step.limits.wall_seconds for step in steps) + _GRACE_SECONDS

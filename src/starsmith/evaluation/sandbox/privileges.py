@@ -45,18 +45,20 @@ def die_with_parent() -> None:
     _prctl(_SET_PDEATHSIG, _SIGKILL)
 
 
-def set_limits(limits: Limits, *, num_foreign_tasks: int) -> None:
+def set_limits(limits: Limits, *, num_foreign_tasks: int, limits_address_space: bool = True) -> None:
     """Sets the resource limits of the calling process.
 
     Args:
         limits: of the program.
         num_foreign_tasks: processes and threads of the same user that are not the program's; the kernel
             counts them too.
+        limits_address_space: false for what maps more than it uses.
     """
+    mapped_bytes = limits.memory_bytes if limits_address_space else resource.RLIM_INFINITY
     cpu_seconds = max(1, int(-(-limits.cpu_seconds // 1)))
     for kind, soft, hard in (
         (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),
-        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
+        (resource.RLIMIT_AS, mapped_bytes, mapped_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.num_open_files, limits.num_open_files),
         (resource.RLIMIT_CORE, 0, 0),
@@ -66,8 +68,14 @@ def set_limits(limits: Limits, *, num_foreign_tasks: int) -> None:
     ):
         _, highest = resource.getrlimit(kind)
         if highest != resource.RLIM_INFINITY:
-            soft, hard = min(soft, highest), min(hard, highest)
+            soft, hard = (
+                highest if wanted == resource.RLIM_INFINITY else min(wanted, highest) for wanted in (soft, hard)
+            )
         resource.setrlimit(kind, (soft, hard))
+
+
+def _at_most(wanted: int, highest: int) -> int:
+    return highest if wanted == resource.RLIM_INFINITY else min(wanted, highest)
 
 
 def become(uid: int, *, read_everywhere: bool) -> None:

@@ -77,8 +77,6 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "move_pages": (279, 239),
     "setpriority": (141, 140),
     "ioprio_set": (251, 30),
-    "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119),
     "sched_setattr": (314, 274),
     # namespaces and mounts
     "unshare": (272, 97),
@@ -134,6 +132,13 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "personality": (135, 92),
     "lookup_dcookie": (212, 18),
     "nfsservctl": (180, 42),
+}
+
+# These do nothing and answer that they did: mono sets the priority of its threads, and says so on standard output
+# where it may not.
+_IGNORED_CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
 }
 
 # Landlock does not guard a file's metadata (nor, before its third version, truncation), so without a file
@@ -198,6 +203,7 @@ def build_filter(*, own_pid: int | None = None, machine: str | None = None) -> b
     column = list(MACHINES).index(machine)
     refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
     absent = (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)
+    ignore = (_RETURN, 0, 0, _ERRNO)
     allow = (_RETURN, 0, 0, _ALLOW)
     program: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
@@ -212,10 +218,11 @@ def build_filter(*, own_pid: int | None = None, machine: str | None = None) -> b
         absent,
     ]
     calls = _CALLS if own_pid is None else _CALLS | _METADATA_CALLS
-    for numbers in calls.values():
-        number = numbers[column]
-        if number is not None:
-            program += [(_EQUAL, 0, 1, number), refuse]
+    for answer, table in ((refuse, calls), (ignore, _IGNORED_CALLS)):
+        for numbers in table.values():
+            number = numbers[column]
+            if number is not None:
+                program += [(_EQUAL, 0, 1, number), answer]
     program += _when(
         _CLONE[column],
         [(_LOAD, 0, 0, _argument(0)), (_ANY_BIT, 0, 1, _NEW_NAMESPACES | _CLONE_NEWTIME), refuse, allow],

@@ -1,0 +1,511 @@
+"""What compiles and runs a program of each language, and how to get it where it is absent.
+
+The eighteen languages are MultiPL-E's (Cassano et al. 2022, with its short names), their commands those of its
+evaluators, save that D is compiled with LDC (upstream calls `rdmd`) and that Go's tests are compiled and run as
+two steps, so that a fault of compilation is told from a failed test. Versions are the system's: a verdict is kept
+under the version that gave it.
+
+An absent toolchain is no error. Whoever runs programs asks `find(language).version()` first, and names what is
+skipped with `install`.
+
+`RLIMIT_AS` bounds what a process may map. Virtual machines map far more than they use (Java, Go, node, mono and
+Julia fail to start under it), so theirs is the launcher's watch over resident memory alone; so is every
+compiler's. The same machines start threads of their own, which the limit of processes must not count.
+
+Commands hold two places, `{program}` (the program's files, read-only) and `{work}` (its folder, where it may
+write), which differ from level to level.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Final
+
+from starsmith.errors import InputError
+from starsmith.evaluation.contract import Limits
+from starsmith.evaluation.sandbox import interpreter
+
+Command = tuple[str, ...]
+
+ENVIRONMENTS_VARIABLE: Final = "STARSMITH_ENVIRONMENTS"
+"""Names the folder that holds the named Python environments."""
+COMPILING: Final = Limits(
+    cpu_seconds=60.0,
+    wall_seconds=180.0,
+    memory_bytes=2 * 1024**3,
+    file_bytes=256 * 1024**2,
+    disk_bytes=512 * 1024**2,
+    num_processes=128,
+    num_open_files=1024,
+)
+"""What a compiler may use: it is ours, and the program decides only what it is fed."""
+_VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
+_TIMEOUT_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a program: all but the last compile."""
+
+    command: Command
+    limits: Limits
+    limits_address_space: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    language: str
+    """The short name."""
+    title: str
+    install: str
+    """One line that installs it."""
+    executables: tuple[str, ...]
+    """All that must be there; the first tells the version."""
+    asks_version: tuple[str, ...] = ("--version",)
+    makes_commands: Callable[[tuple[str, ...], tuple[str, ...]], tuple[Command, ...]]
+    """From the paths of `executables` and the names of a program's files, the entry first."""
+    limits_address_space: bool = True
+    """False for a virtual machine: memory is watched as it becomes resident."""
+    num_own_threads: int = 0
+    """What the virtual machine starts for itself."""
+    min_memory_bytes: int = 0
+    """What an empty program needs, beyond which a benchmark's limit counts."""
+    min_open_files: int = 1024
+    """R and Java refuse to start with fewer."""
+    folders: tuple[str, ...] = ()
+    """Read-only beside /usr: configuration, libraries."""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def paths(self) -> tuple[str, ...] | None:
+        """Where the executables are; None if one is absent."""
+        found = tuple(_which(name) for name in self.executables)
+        return None if None in found else tuple(path for path in found if path is not None)
+
+    def version(self) -> str | None:
+        """The version that is installed, None if the toolchain is missing."""
+        return _version(self)
+
+    def commands(self, files: Sequence[str]) -> tuple[Command, ...]:
+        """What compiles and runs a program; the last one runs it.
+
+        Raises:
+            InputError: the toolchain is missing.
+        """
+        paths = self.paths()
+        if paths is None:
+            raise InputError(f"{self.title} is not installed, so its programs cannot be run; {self.install}")
+        return self.makes_commands(paths, tuple(files))
+
+    def steps(self, files: Sequence[str], limits: Limits) -> tuple[Step, ...]:
+        """The commands, each with what it may use: `limits` are the program's own.
+
+        Raises:
+            InputError: the toolchain is missing.
+        """
+        *compiling, running = self.commands(files)
+        own = replace(
+            limits,
+            num_processes=limits.num_processes + self.num_own_threads,
+            memory_bytes=limits.memory_bytes + self.min_memory_bytes,
+            num_open_files=max(limits.num_open_files, self.min_open_files),
+        )
+        return (
+            *(Step(command, COMPILING, limits_address_space=False) for command in compiling),
+            Step(running, own, self.limits_address_space),
+        )
+
+    def visible_folders(self) -> tuple[str, ...]:
+        """Every folder beside /usr that a program of this language must read."""
+        homes = {_home(path) for path in self.paths() or ()}
+        return tuple(sorted(folder for folder in {*homes, *self.folders} if not interpreter.is_below_usr(folder)))
+
+
+def find(language: str) -> Toolchain:
+    """The toolchain of a language or of a named Python environment.
+
+    Raises:
+        InputError: there is no such language.
+    """
+    if (known := TOOLCHAINS.get(language)) is not None:
+        return known
+    if language in ENVIRONMENTS:
+        return python_environment(language, environments_folder() / language)
+    raise InputError(
+        f"no toolchain for {language!r}; known are {', '.join(TOOLCHAINS)} and the environments "
+        f"{', '.join(ENVIRONMENTS)}"
+    )
+
+
+def missing(languages: Sequence[str]) -> dict[str, str]:
+    """Of these languages, those that cannot be run here, with their install lines."""
+    chains = {language: find(language) for language in dict.fromkeys(languages)}
+    return {language: chain.install for language, chain in chains.items() if chain.version() is None}
+
+
+def environments_folder() -> Path:
+    """Where the named environments lie, one folder each."""
+    if named := os.environ.get(ENVIRONMENTS_VARIABLE):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "starsmith" / "environments"
+
+
+def python_environment(name: str, folder: Path) -> Toolchain:
+    """A virtual environment as a toolchain: its interpreter, its packages, nothing of ours.
+
+    Its packages map more than they use (linear algebra, deep learning), and would start a thread a core.
+    """
+    executable = folder / "bin" / "python"
+    base = os.path.realpath(executable)
+    homes = [str(folder), *([_home(base), *_libraries_of(base)] if executable.exists() else [])]
+    return Toolchain(
+        language=name,
+        title=f"Python environment {name}",
+        install=f"python3 -m venv {folder} && {executable} -m pip install {ENVIRONMENTS.get(name, 'PACKAGES')}",
+        executables=(str(executable),),
+        makes_commands=lambda paths, files: ((paths[0], "-P", "-s", "-B", f"{{program}}/{files[0]}"),),
+        limits_address_space=False,
+        num_own_threads=16,
+        folders=tuple(homes),
+        environment=(
+            *((f"{library}_NUM_THREADS", "1") for library in ("OMP", "OPENBLAS", "MKL")),
+            ("MPLBACKEND", "Agg"),
+            ("MPLCONFIGDIR", "{work}"),
+        ),
+    )
+
+
+@cache
+def _version(chain: Toolchain) -> str | None:
+    paths = chain.paths()
+    if paths is None:
+        return None
+    try:
+        done = subprocess.run(
+            [paths[0], *chain.asks_version],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = _VERSION.search(done.stdout)
+    return found[0] if found and done.returncode == 0 else None
+
+
+def _which(name: str) -> str | None:
+    """The real program of that name: also beside our own Python, where wheels put theirs, and behind rustup's
+    stand-in, which finds its toolchain through a home that a sandbox does not show."""
+    if name == "python":
+        return interpreter.find().executable
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is not None and os.path.realpath(found).endswith("/rustup"):
+        return _behind_rustup(found)
+    return found
+
+
+@cache
+def _behind_rustup(stand_in: str) -> str | None:
+    done = subprocess.run(
+        [stand_in, "--print", "sysroot"], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+    )
+    path = Path(done.stdout.strip()) / "bin" / "rustc"
+    return str(path) if done.returncode == 0 and path.is_file() else None
+
+
+def _home(path: str) -> str:
+    """The folder of an installation: the one above its `bin`."""
+    folder = Path(os.path.realpath(path)).parent
+    return str(folder.parent if folder.name == "bin" and folder.parent != Path("/") else folder)
+
+
+def _libraries_of(python: str) -> list[str]:
+    """The standard library of an interpreter that is not ours."""
+    return [str(Path(python).parent.parent / "lib")]
+
+
+def _script(*options: str) -> Callable[[tuple[str, ...], tuple[str, ...]], tuple[Command, ...]]:
+    return lambda paths, files: ((paths[0], *options, f"{{program}}/{files[0]}"),)
+
+
+def _compiled(*options: str) -> Callable[[tuple[str, ...], tuple[str, ...]], tuple[Command, ...]]:
+    """`options` hold `{entry}`; the result is `{work}/main`."""
+    return lambda paths, files: (
+        (paths[0], *(option.replace("{entry}", f"{{program}}/{files[0]}") for option in options)),
+        ("{work}/main",),
+    )
+
+
+def _cpp(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    """Linked with OpenSSL where it is there: a problem on digests uses it."""
+    libraries = ("-lcrypto",) if Path("/usr/include/openssl/md5.h").exists() else ()
+    return _compiled("-std=c++17", "-w", "{entry}", "-o", "{work}/main", *libraries)(paths, files)
+
+
+def _all(files: tuple[str, ...], suffix: str) -> Command:
+    return tuple(f"{{program}}/{name}" for name in files if name.endswith(suffix))
+
+
+_MACHINE: Final = ("-Xss64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
+"""One collector thread, no files of its own, and a stack for deep recursion: as small as Java gets."""
+_TUPLES: Final = "/usr/share/java/javatuples.jar"
+
+
+def _java(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    javac, java = paths
+    compiling = (javac, "-J-XX:+UseSerialGC", "-J-XX:-UsePerfData", "-encoding", "UTF-8", "-nowarn")
+    return (
+        (*compiling, "-cp", _TUPLES, "-d", "{work}", *_all(files, ".java")),
+        (java, *_MACHINE, "-ea", "-cp", f"{{work}}:{_TUPLES}", PurePosixPath(files[0]).stem),
+    )
+
+
+def _scala(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    scalac, scala = paths
+    machine = tuple(f"-J{option}" for option in _MACHINE)
+    return (
+        (scalac, "-nowarn", "-d", "{work}", *_all(files, ".scala")),
+        (scala, *machine, "-nc", "-cp", "{work}", PurePosixPath(files[0]).stem),
+    )
+
+
+def _python(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    return (tuple(interpreter.find().command(f"{{program}}/{files[0]}")),)
+
+
+def _typescript(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    tsc, node = paths
+    options = ("--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--outDir", "{work}")
+    return (
+        (tsc, *options, f"{{program}}/{files[0]}"),
+        (node, f"{{work}}/{PurePosixPath(files[0]).stem}.js"),
+    )
+
+
+_MEGABYTE: Final = 1024**2
+_NODE: Final = (("OPENSSL_CONF", "/dev/null"),)
+"""It stops where the system's file may not be read."""
+_SYSTEM_LINKER: Final = ("-C", "link-arg=-fuse-ld=bfd")
+"""A toolchain of rustup brings a linker that the C compiler looks for in folders it may not search."""
+
+TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
+    {
+        chain.language: chain
+        for chain in (
+            Toolchain(
+                language="python",
+                title="Python",
+                install="it is the Python that runs Starsmith",
+                executables=("python",),
+                makes_commands=_python,
+                min_open_files=0,
+                folders=interpreter.find().folders,
+            ),
+            Toolchain(
+                language="cpp",
+                title="C++",
+                install="apt-get install g++ libboost-dev libssl-dev",
+                executables=("g++",),
+                makes_commands=_cpp,
+            ),
+            Toolchain(
+                language="cs",
+                title="C#",
+                install="apt-get install mono-mcs mono-runtime libmono-system-numerics4.0-cil",
+                executables=("mono", "mcs"),
+                makes_commands=lambda paths, files: (
+                    (
+                        paths[1],
+                        "-d:DEBUG",
+                        "-warn:0",
+                        "-r:System.Numerics.dll",
+                        "-out:{work}/main.exe",
+                        *_all(files, ".cs"),
+                    ),
+                    (paths[0], "{work}/main.exe"),
+                ),
+                limits_address_space=False,
+                num_own_threads=16,
+                folders=("/etc/mono",),
+                environment=(("MONO_TRACE_LISTENER", "Console.Error"),),
+            ),
+            Toolchain(
+                language="d",
+                title="D",
+                install="apt-get install ldc",
+                executables=("ldc2",),
+                makes_commands=_compiled("-unittest", "-w", "{entry}", "-of={work}/main", "-od={work}"),
+                folders=("/etc/ldc2.conf",),
+            ),
+            Toolchain(
+                language="go",
+                title="Go",
+                install="apt-get install golang-go",
+                executables=("go",),
+                asks_version=("version",),
+                makes_commands=lambda paths, files: (
+                    (paths[0], "test", "-vet=off", "-c", "-o", "{work}/main", f"{{program}}/{files[0]}"),
+                    ("{work}/main",),
+                ),
+                limits_address_space=False,
+                num_own_threads=16,
+                environment=(
+                    ("GOCACHE", "{work}/.cache"),
+                    ("GOPATH", "{work}/.go:{program}"),
+                    ("GO111MODULE", "off"),
+                    ("GOTOOLCHAIN", "local"),
+                    ("GOFLAGS", "-buildvcs=false"),
+                ),
+            ),
+            Toolchain(
+                language="java",
+                title="Java",
+                install="apt-get install openjdk-17-jdk-headless libjavatuples-java",
+                executables=("javac", "java"),
+                makes_commands=_java,
+                limits_address_space=False,
+                num_own_threads=48,
+                min_memory_bytes=256 * _MEGABYTE,
+                folders=("/etc/java-17-openjdk",),
+            ),
+            Toolchain(
+                language="jl",
+                title="Julia",
+                install="no package of Debian, npm or PyPI holds it: install from julialang.org",
+                executables=("julia",),
+                makes_commands=_script("--startup-file=no", "--threads=1"),
+                limits_address_space=False,
+                num_own_threads=16,
+                min_memory_bytes=512 * _MEGABYTE,
+            ),
+            Toolchain(
+                language="js",
+                title="JavaScript",
+                install="apt-get install nodejs",
+                executables=("node",),
+                makes_commands=_script(),
+                limits_address_space=False,
+                num_own_threads=16,
+                min_memory_bytes=128 * _MEGABYTE,
+                environment=_NODE,
+            ),
+            Toolchain(
+                language="lua",
+                title="Lua",
+                install="apt-get install lua5.4 lua-unit",
+                executables=("lua5.4",),
+                asks_version=("-v",),
+                makes_commands=_script(),
+            ),
+            Toolchain(
+                language="php",
+                title="PHP",
+                install="apt-get install php-cli",
+                executables=("php",),
+                makes_commands=_script("-d", "display_errors=stderr", "-d", "memory_limit=-1"),
+                folders=("/etc/php",),
+            ),
+            Toolchain(
+                language="pl",
+                title="Perl",
+                install="apt-get install perl libtest-deep-perl",
+                executables=("perl",),
+                makes_commands=_script(),
+                folders=("/etc/perl",),
+            ),
+            Toolchain(
+                language="r",
+                title="R",
+                install="apt-get install r-base-core",
+                executables=("Rscript",),
+                makes_commands=_script("--vanilla"),
+                folders=("/etc/R",),
+            ),
+            Toolchain(
+                language="rb",
+                title="Ruby",
+                install="apt-get install ruby ruby-test-unit",
+                executables=("ruby",),
+                makes_commands=_script(),
+                num_own_threads=2,
+            ),
+            Toolchain(
+                language="rkt",
+                title="Racket",
+                install="apt-get install racket",
+                executables=("racket",),
+                makes_commands=_script(),
+                limits_address_space=False,
+                min_memory_bytes=256 * _MEGABYTE,
+                folders=("/etc/racket",),
+                environment=(("PLTADDONDIR", "{work}"), ("PLT_CS_COMPILE_LIMIT", "10000")),
+            ),
+            Toolchain(
+                language="rs",
+                title="Rust",
+                install="apt-get install rustc",
+                executables=("rustc",),
+                makes_commands=_compiled(
+                    "--edition=2021", "-A", "warnings", *_SYSTEM_LINKER, "{entry}", "-o", "{work}/main"
+                ),
+                num_own_threads=1,
+            ),
+            Toolchain(
+                language="scala",
+                title="Scala",
+                install="apt-get install scala",
+                executables=("scalac", "scala"),
+                asks_version=("-version",),
+                makes_commands=_scala,
+                limits_address_space=False,
+                num_own_threads=48,
+                min_memory_bytes=384 * _MEGABYTE,
+                folders=("/etc/java-17-openjdk",),
+            ),
+            Toolchain(
+                language="sh",
+                title="Bash",
+                install="apt-get install bash",
+                executables=("bash",),
+                makes_commands=_script(),
+            ),
+            Toolchain(
+                language="swift",
+                title="Swift",
+                install="apt-get install swiftlang (Debian 13 and newer)",
+                executables=("swiftc",),
+                makes_commands=_compiled("{entry}", "-o", "{work}/main"),
+                limits_address_space=False,
+                num_own_threads=8,
+            ),
+            Toolchain(
+                language="ts",
+                title="TypeScript",
+                install="apt-get install node-typescript nodejs",
+                executables=("tsc", "node"),
+                makes_commands=_typescript,
+                limits_address_space=False,
+                num_own_threads=16,
+                min_memory_bytes=128 * _MEGABYTE,
+                environment=_NODE,
+            ),
+        )
+    }
+)
+
+ENVIRONMENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ds1000": "numpy==1.26.4 pandas==1.5.3 matplotlib==3.8.4 scipy==1.12.0 seaborn==0.13.2 "
+        "scikit-learn==1.4.0 statsmodels==0.14.1 torch==2.2.0 tensorflow-cpu==2.16.1",
+    }
+)
+"""Named Python environments, with the packages each holds."""
