@@ -208,14 +208,18 @@ def one_rank_fails(folder):
     """The second of two ranks has a full disk, is slow, sees another folder; then all is well again."""
 
     def act(world):
-        slow = threading.Event()
+        slow, haunted = threading.Event(), threading.Event()
+        partial = folder / FOLDER / "step-00000002.partial"
 
-        def wait(number):
+        def disturb(number):
             if slow.is_set():
                 time.sleep(0.5)
+            if haunted.is_set():  # a rank of a killed attempt is still there
+                haunted.clear()
+                (partial / "rank-00001.0123456789abcdef.json").write_text('{"error": "stale"}')
 
         if world.rank:
-            file_events(folder / FOLDER, wait)
+            file_events(folder / FOLDER, disturb)
         model = tensors_of(*trained(world))
 
         def whole_state(step):
@@ -246,11 +250,11 @@ def one_rank_fails(folder):
         elsewhere = checkpoints_of(folder / "elsewhere" if world.rank else folder, world)
         found["elsewhere"] = failure(lambda: elsewhere.save(whole_state(2)))
         if world.is_first:  # what a killed attempt left
-            leftover = folder / FOLDER / "step-00000002.partial"
-            leftover.mkdir(exist_ok=True)
-            (leftover / "rank-00001.0123456789abcdef.json").write_text('{"error": "stale"}')
-            (leftover / "rank-00001.safetensors").write_text("stale")
+            partial.mkdir(exist_ok=True)
+            (partial / "rank-00001.0123456789abcdef.json").write_text('{"error": "stale"}')
+            (partial / "rank-00001.safetensors").write_text("stale")
         world.barrier()
+        haunted.set()
         checkpoints.save(whole_state(2))
         checkpoints.finish()
         found["in the end"] = checkpoints.latest().step
@@ -316,6 +320,8 @@ def killed_at_each_call(folder):
         committed = int(told.read_text()) if told.exists() else 0
         saved = checkpoints_of(run, ALONE).latest()
         found.append([status, committed, step_of(saved) if saved else 0])
+        visible = [place for place in (run / FOLDER).glob("*") if not place.suffix]
+        assert [fault for place in visible for fault in faults(place)] == []
         again = checkpoints_of(run, ALONE)
         again.save(state(4))
         again.finish()

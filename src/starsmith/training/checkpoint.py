@@ -435,8 +435,8 @@ class _Attempt:
             },
         }
         manifest = json.dumps({**body, "digest": canonical_digest(body)}, sort_keys=True, separators=(",", ":"))
-        for rank in range(1, len(notes)):
-            self._note_of(rank).unlink()
+        for left in self.aside.glob("rank-*.json"):  # also by ranks of killed attempts that are still there
+            left.unlink()
         write(self.aside / _MANIFEST, [manifest.encode()])
         _sync(self.aside)
 
