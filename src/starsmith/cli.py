@@ -24,7 +24,7 @@ from starsmith.policies import opt_out, opt_out_requests
 from starsmith.policies.decisions import Policy, evaluate
 from starsmith.signals import quality_classifier
 from starsmith.steps import data, learning
-from starsmith.terminal import Bars, err, out, print_json, print_plan
+from starsmith.terminal import Bars, StageBars, err, out, print_json, print_plan
 
 app = typer.Typer(
     name="starsmith",
@@ -339,6 +339,87 @@ def complete_(
         print_json({"prompt": prompt, "suffix": suffix, **dataclasses.asdict(completion)})
         return
     out.print(prompt + completion.text + (suffix or ""), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("evaluate")
+def evaluate_(
+    model: Annotated[Path | None, typer.Option("--model", help="A Hugging Face folder instead of a run.")] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", "-r", help="A run: its model, its held-out files.")
+    ] = None,
+    benchmarks: Annotated[
+        str, typer.Option("--benchmarks", metavar="A,B", help="Names, or the groups all and paper.")
+    ] = "all",
+    data_folder: Annotated[Path | None, typer.Option("--data", help="Benchmark data, a subfolder a set.")] = None,
+    destination: Annotated[
+        Path, typer.Option("--out", help="Where results go; what was computed there is used again.")
+    ] = Path("evaluation"),
+    references: Annotated[
+        bool, typer.Option("--references", help="Only reference solutions and wrong answers, no model.")
+    ] = False,
+    max_problems: Annotated[int | None, typer.Option("--max-problems", min=1, help="Of each benchmark.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="A problem; else the paper's.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="Else the paper's.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Programs that run at once.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a model on benchmarks, with published results beside it."""
+    from starsmith.evaluation import references as known
+    from starsmith.evaluation import runner, summary
+    from starsmith.evaluation.backends import StarsmithBackend
+
+    config = recipe.Evaluation(
+        benchmarks=tuple(name.strip() for name in benchmarks.split(",") if name.strip()),
+        data=data_folder,
+        max_problems=max_problems,
+        samples=samples,
+        temperature=temperature,
+    )
+    source = run_folder or (None if model or references else QUICKSTART)
+    heldout = [] if source is None else _step(source, "documents").parts("documents")
+    if references:
+        with StageBars() as bars:
+            found = known.check(config, heldout=heldout, folder=destination, workers=workers, progress=bars)
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            for part in summary.references(found):
+                out.print(part, soft_wrap=isinstance(part, Text))
+        raise typer.Exit(0 if found.good else 1)
+    backend = StarsmithBackend(model or _step(source or QUICKSTART, "export").folder / learning.MODEL)
+    with StageBars() as bars:
+        results = runner.evaluate(
+            backend,
+            config,
+            heldout=heldout,
+            folder=destination,
+            workers=workers,
+            cache=destination / "cache",
+            progress=bars,
+        )
+    if as_json:
+        print_json(results)
+        return
+    for part in summary.results(results):
+        out.print(part, soft_wrap=isinstance(part, Text))
+    out.print(Text(f"results: {destination / 'results.json'}"), soft_wrap=True)
+
+
+@app.command("compare")
+def compare_(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A folder that evaluate wrote.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations, problem by problem."""
+    from starsmith.evaluation import comparison, summary
+
+    compared = comparison.compare(comparison.read(old), comparison.read(new))
+    if as_json:
+        print_json(compared.to_dict())
+        return
+    for part in summary.comparison(compared):
+        out.print(part, soft_wrap=isinstance(part, Text))
 
 
 opt_out_app = typer.Typer(help="Take opt-out requests, and show what they removed.", no_args_is_help=True)

@@ -56,6 +56,33 @@ class Bars:
             out.print(f"{name:<28} {note}", highlight=False, soft_wrap=True)
 
 
+class StageBars:
+    """A progress bar per stage of an evaluation, on standard error; nothing where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<36}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "StageBars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+
 def print_plan(planned: plan.Plan) -> None:
     table = Table("step", "will", "reads", "why", box=None, pad_edge=False)
     groups: dict[str, list[plan.Planned]] = {}

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starsmith.errors import InputError
-from starsmith.evaluation.statistics import bootstrap_ratio, estimate_pass_at_k, pass_at_k, wilson
+from starsmith.evaluation.statistics import (
+    bootstrap_ratio,
+    estimate_pass_at_k,
+    mcnemar,
+    paired_bootstrap,
+    pass_at_k,
+    wilson,
+)
 
 
 def by_enumeration(samples: int, passed: int, k: int) -> float:
@@ -85,3 +92,52 @@ def test_pass_at_1_of_single_samples_is_a_proportion() -> None:
     assert estimate_pass_at_k([(1, 0)] * 164, 1, seed=1) == wilson(0, 164)
     several = estimate_pass_at_k([(4, 4), (4, 0)], 1, seed=1)
     assert several.value == 0.5 and several.low == 0.0 and several.high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("only_old", "only_new", "expected"),
+    [(0, 0, 1.0), (0, 1, 1.0), (0, 6, 0.03125), (1, 9, 0.021484375), (5, 5, 1.0), (400, 600, 2.7e-10)],
+)
+def test_mcnemar_is_the_exact_binomial_test(only_old: int, only_new: int, expected: float) -> None:
+    assert mcnemar(only_old, only_new) == pytest.approx(expected, rel=0.05)
+    assert mcnemar(only_new, only_old) == mcnemar(only_old, only_new)
+
+
+def test_pairing_sees_what_unpaired_intervals_hide() -> None:
+    generator = np.random.default_rng(1)
+    hardness = generator.random(200)
+    old = [(float(value), 1.0) for value in hardness]
+    new = [
+        (float(value) + 0.01 + 0.01 * float(noise), 1.0)
+        for value, noise in zip(hardness, generator.random(200), strict=True)
+    ]
+    found = paired_bootstrap(old, new, seed=3)
+    assert 0.01 < found.difference.low < found.difference.value < found.difference.high < 0.02
+    assert found.p_value < 0.002
+    first, second = (bootstrap_ratio([v for v, _ in side], [1.0] * 200, seed=3) for side in (old, new))
+    assert first.high > second.low, "unpaired, nothing could be said"
+
+
+def test_equal_models_do_not_differ() -> None:
+    side = [(float(n % 2), 1.0) for n in range(50)]
+    found = paired_bootstrap(side, side, seed=3)
+    assert found.difference.value == 0.0 == found.difference.low == found.difference.high
+    assert found.p_value == 1.0
+
+
+def test_a_paired_interval_covers_the_truth() -> None:
+    generator, hits = np.random.default_rng(7), 0
+    for trial in range(200):
+        both = generator.random(80)
+        old = [(float(value < 0.4), 1.0) for value in both]
+        new = [(float(value < 0.5), 1.0) for value in both]
+        found = paired_bootstrap(old, new, seed=trial)
+        hits += found.difference.low <= 0.1 <= found.difference.high
+    assert hits / 200 > 0.88
+
+
+def test_a_paired_test_needs_pairs() -> None:
+    with pytest.raises(InputError, match="same problems"):
+        paired_bootstrap([(1.0, 1.0)], [], seed=1)
+    with pytest.raises(InputError, match="some weight"):
+        paired_bootstrap([(1.0, 0.0)], [(1.0, 0.0)], seed=1)

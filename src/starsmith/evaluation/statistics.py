@@ -5,10 +5,16 @@ not overflow. Its interval, and those of other means, come from a bootstrap over
 problem are not independent, so the problem is the unit that is drawn. Where every problem has one sample the
 value is a proportion, and Wilson's interval is used: unlike the bootstrap it does not collapse to a point at
 0 of n, which is what a small model scores.
+
+Two models that answered the same problems are compared problem by problem: their difference varies far less than
+either value, since a hard problem is hard for both. The interval of the difference is a bootstrap that draws
+problems with both answers; where every problem has one answer that is right or wrong, McNemar's exact test asks
+whether those that only one of the two solved split as a fair coin would.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +24,19 @@ from starsmith.evaluation.contract import Estimate
 Z_95 = 1.959963984540054
 NUM_RESAMPLES = 2_000
 _DRAWS_AT_ONCE = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """What two models scored on the same problems, and the difference (new minus old) with its interval."""
+
+    old: float
+    new: float
+    difference: Estimate
+    p_value: float
+    """Two-sided: how often a difference of this size or more would arise if there were none."""
+    test: str
+    """bootstrap or mcnemar"""
 
 
 def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
@@ -85,3 +104,46 @@ def estimate_pass_at_k(counts: Sequence[tuple[int, int]], k: int, *, seed: int) 
         return wilson(sum(passed for _, passed in counts), len(counts))
     values = [pass_at_k(samples, passed, k) for samples, passed in counts]
     return bootstrap_ratio(values, [1.0] * len(values), seed=seed)
+
+
+def paired_bootstrap(
+    old: Sequence[tuple[float, float]], new: Sequence[tuple[float, float]], *, seed: int
+) -> Paired:
+    """Compares sum(value) / sum(weight) of two models over problems given as (value, weight), in one order.
+
+    The interval holds the middle 95 % of the resampled differences. The p-value is twice the smaller share of
+    them on either side of 0, and never less than its resolution, 2 / (resamples + 1).
+
+    Raises:
+        InputError: the lists differ in length, are empty, or a model's weights sum to 0.
+    """
+    if len(old) != len(new) or not old:
+        raise InputError(f"a paired test needs the same problems, got {len(old)} and {len(new)}")
+    table = np.asarray([[*first, *second] for first, second in zip(old, new, strict=True)], dtype=np.float64)
+    totals = table.sum(axis=0)
+    if totals[1] <= 0 or totals[3] <= 0:
+        raise InputError("a paired test needs problems of some weight")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    count = len(table)
+    rows = max(1, _DRAWS_AT_ONCE // count)
+    sizes = [min(rows, NUM_RESAMPLES - start) for start in range(0, NUM_RESAMPLES, rows)]
+    drawn = np.concatenate([table[generator.integers(0, count, size=(size, count))].sum(axis=1) for size in sizes])
+    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+    differences = drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1]
+    low, high = np.quantile(differences, [0.025, 0.975])
+    on_a_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    before, after = float(totals[0] / totals[1]), float(totals[2] / totals[3])
+    return Paired(
+        old=before,
+        new=after,
+        difference=Estimate(value=after - before, low=float(low), high=float(high), n=len(table)),
+        p_value=min(1.0, 2 * (on_a_side + 1) / (len(differences) + 1)),
+        test="bootstrap",
+    )
+
+
+def mcnemar(only_old: int, only_new: int) -> float:
+    """The exact two-sided p-value for problems that only one of two models solved."""
+    total, fewer = only_old + only_new, min(only_old, only_new)
+    tail = sum(math.comb(total, count) for count in range(fewer + 1))
+    return min(1.0, float(2 * tail / 2**total))
