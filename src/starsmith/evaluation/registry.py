@@ -37,6 +37,9 @@ class Entry:
 
 BENCHMARKS: Final[Mapping[str, Entry]] = {
     "humaneval": Entry(module="humaneval", kind="HumanEval"),
+    "humaneval_plus": Entry(module="humaneval_plus", kind="HumanEvalPlus"),
+    "mbpp": Entry(module="mbpp", kind="Mbpp"),
+    "mbpp_plus": Entry(module="mbpp_plus", kind="MbppPlus"),
     "bits_per_byte": Entry(module="bits_per_byte", kind="BitsPerByte", in_paper=False),
     "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
 }
