@@ -1,4 +1,4 @@
-"""The eight solved examples of PAL's prompt for GSM8K, word for word (github.com/reasoning-machines/pal, Apache-2.0).
+"""The eight solved examples of PAL for GSM8K, word for word (github.com/reasoning-machines/pal, Apache-2.0).
 
 A result on other examples, or on these in another order, is another measure.
 """
