@@ -3,7 +3,6 @@
 PyTorch is imported when a step runs, so that planning and the data side stay light.
 """
 
-import dataclasses
 import functools
 import hashlib
 import shutil
@@ -18,6 +17,7 @@ from starsmith.errors import InputError
 from starsmith.recipe import Recipe
 from starsmith.steps.step import Context, Facts, Step
 from starsmith.tokens import instructions, loader, prefetch, shards, tokenizer
+from starsmith.training import schedule
 
 if TYPE_CHECKING:
     from starsmith.model.configuration import Starcoder2Config
@@ -27,6 +27,7 @@ SHARDS = "shards"
 MODEL = "model"
 WEIGHTS = "weights"
 TOKENIZER = "huggingface"
+_HOUSEKEEPING = {"keep_checkpoints", "keep_every"}  # which checkpoints stay; a finished stage has none
 
 
 def stages(recipe: Recipe) -> tuple[str, ...]:
@@ -144,10 +145,18 @@ def _instructions_step(recipe: Recipe) -> Step:
 
 
 def _training_step(recipe: Recipe, stage: str) -> Step:
-    """A stage of training; what only says how the machine is used is not part of its key."""
+    """A stage of training; what only says how machine and disk are used is not part of its key.
+
+    Raises:
+        InputError: its settings contradict each other, which is better told before days of curation than after.
+    """
+    settings = _settings(recipe, stage)
+    schedule.check(settings, table=stage)
+    if settings.lora is not None and recipe.model.start is None:
+        raise InputError("training.lora adapts a trained model: name it with model.start, or leave out lora")
     params: dict[str, Any] = {
         "tokens": _tokens(recipe, stage).model_dump(mode="json"),
-        "training": _settings(recipe, stage).model_dump(mode="json"),
+        "training": settings.model_dump(mode="json", exclude=_HOUSEKEEPING),
         "metadata_probability": recipe.documents.metadata_probability,
         "seed": _seed(recipe, stage),
     }
@@ -325,9 +334,7 @@ def _model(
         folder = context.inputs["training"].folder / WEIGHTS
         before = huggingface.read_config(folder)
         positions = max(before.max_position_embeddings, recipe.long_context.sequence_length)
-        longer = dataclasses.replace(
-            before, rope_theta=recipe.long_context.rope_theta, max_position_embeddings=positions
-        )
+        longer = before.with_context(num_positions=positions, rope_theta=recipe.long_context.rope_theta)
         return longer, (folder, before)
     if recipe.model.start is not None:
         known = huggingface.read_config(recipe.model.start)

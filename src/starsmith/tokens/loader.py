@@ -31,7 +31,7 @@ from starsmith.tokens import mixture
 from starsmith.tokens.keyed_random import Identity, Permutation
 from starsmith.tokens.packing import Cursor, Row, Stream, pack, spans
 from starsmith.tokens.rendering import Rendered, RenderedDocument, RenderedExample, Rendering
-from starsmith.tokens.shards import Shards, Split
+from starsmith.tokens.shards import AGAIN, Shards, Split
 
 STATE_VERSION = 2
 INSTRUCTIONS = "instructions"
@@ -391,9 +391,7 @@ def _open_examples(folder: Path | None, share: float, documents: Shards, *, veri
         return None
     examples = Shards(folder, verify=verify, holding="starsmith-instructions")
     if examples.tokenizer.digest != documents.tokenizer.digest:
-        raise InputError(
-            f"{folder} was made with another tokenizer than the documents; encode the instructions again"
-        )
+        raise InputError(f"{folder} was made with another tokenizer than the documents; {AGAIN}")
     return examples
 
 

@@ -39,6 +39,8 @@ Holding = Literal["starsmith-tokens", "starsmith-instructions"]
 """The format of a folder: documents of the corpus, or examples of instruction data."""
 
 MANIFEST = "tokens.json"
+AGAIN = "remove the result that it is part of and run the recipe again, which encodes anew"
+"""What helps when a folder of shards is not what was written."""
 TOKENIZER = "tokenizer.json"
 FORMAT_VERSION = 1
 
@@ -204,9 +206,7 @@ class Shards:
         manifest = _read_manifest(folder, holding)
         self.tokenizer = Tokenizer.load(folder / TOKENIZER)
         if self.tokenizer.digest != manifest["tokenizer_sha256"]:
-            raise InputError(
-                f"{folder / TOKENIZER} is not the tokenizer of these shards; encode the documents again"
-            )
+            raise InputError(f"{folder / TOKENIZER} is not the tokenizer of these shards; {AGAIN}")
         self.manifest = manifest
         self.fingerprint: str = manifest["fingerprint"]
         self._shards: list[_Shard] = []
@@ -372,7 +372,7 @@ def _describe(folder: Path, name: str, tokenizer: Tokenizer) -> dict[str, Any]:
     tokens = _map_tokens(folder / (name + _TOKENS_SUFFIX), tokenizer)
     index = _map_index(folder / (name + _INDEX_SUFFIX))
     if (pc.sum(index.column("num_tokens")).as_py() or 0) != len(tokens):
-        raise InputError(f"{folder / name}: index and tokens do not belong together; encode the documents again")
+        raise InputError(f"{folder / name}: index and tokens do not belong together; {AGAIN}")
     files = {
         path.name: {"length_bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in (folder / (name + _TOKENS_SUFFIX), folder / (name + _INDEX_SUFFIX))
@@ -398,7 +398,7 @@ def _read_manifest(folder: Path, holding: Holding) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"no {MANIFEST} in {folder}: this is not a finished folder of token shards") from None
     except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        raise InputError(f"{path} is damaged: {error}; {AGAIN}") from None
     if not isinstance(manifest, dict) or manifest.get("format") not in get_args(Holding):
         raise InputError(f"{path} is not a manifest of token shards")
     if manifest["format"] != holding:
@@ -411,7 +411,7 @@ def _read_manifest(folder: Path, holding: Holding) -> dict[str, Any]:
         key: manifest.get(key) for key in ("format", "version", "tokenizer_sha256", "vocab_size", "shards")
     }
     if manifest.get("fingerprint") != _fingerprint(described):
-        raise InputError(f"{path} was altered: its fingerprint does not fit; encode the documents again")
+        raise InputError(f"{path} was altered: its fingerprint does not fit; {AGAIN}")
     return manifest
 
 
@@ -421,15 +421,15 @@ def _fingerprint(described: dict[str, Any]) -> str:
 
 def _check_file(path: Path, expected: dict[str, Any], *, verify: bool) -> None:
     if not path.exists():
-        raise InputError(f"{path} is missing; encode the documents again")
+        raise InputError(f"{path} is missing; {AGAIN}")
     length_bytes = path.stat().st_size
     if length_bytes != expected["length_bytes"]:
         raise InputError(
             f"{path} has {length_bytes} bytes, the manifest says {expected['length_bytes']}: truncated or "
-            "replaced; encode the documents again"
+            f"replaced; {AGAIN}"
         )
     if verify and _digest(path) != expected["sha256"]:
-        raise InputError(f"{path} was altered: its SHA-256 is not the manifest's; encode the documents again")
+        raise InputError(f"{path} was altered: its SHA-256 is not the manifest's; {AGAIN}")
 
 
 def _map_tokens(path: Path, tokenizer: Tokenizer) -> Ids:
@@ -442,11 +442,9 @@ def _map_tokens(path: Path, tokenizer: Tokenizer) -> Ids:
     if version != FORMAT_VERSION:
         raise InputError(f"{path}: format version {version}, this Starsmith reads {FORMAT_VERSION}")
     if digest.hex() != tokenizer.digest or itemsize != tokenizer.dtype.itemsize:
-        raise InputError(
-            f"{path} was made with another tokenizer (SHA-256 {digest.hex()}); encode the documents again"
-        )
+        raise InputError(f"{path} was made with another tokenizer (SHA-256 {digest.hex()}); {AGAIN}")
     if path.stat().st_size != _HEADER.size + num_tokens * itemsize:
-        raise InputError(f"{path} is truncated: its header says {num_tokens} tokens; encode the documents again")
+        raise InputError(f"{path} is truncated: its header says {num_tokens} tokens; {AGAIN}")
     if num_tokens == 0:
         return np.zeros(0, dtype=tokenizer.dtype)
     return np.memmap(path, dtype=tokenizer.dtype.newbyteorder("<"), mode="r", offset=_HEADER.size)
@@ -456,9 +454,9 @@ def _map_index(path: Path) -> pa.Table:
     try:
         index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: the shard is incomplete; encode the documents again") from None
+        raise InputError(f"{path} is missing: the shard is incomplete; {AGAIN}") from None
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is damaged: {error}; encode the documents again") from None
+        raise InputError(f"{path} is damaged: {error}; {AGAIN}") from None
     if not index.schema.equals(INDEX):
         raise InputError(f"{path} is not the index of a token shard")
     return index

@@ -39,24 +39,24 @@ def learning_rate(step: int, stage: Stage) -> float:
     return stage.min_learning_rate + (stage.learning_rate - stage.min_learning_rate) * share
 
 
-def check(stage: Stage) -> None:
-    """Raises InputError where the settings contradict each other."""
+def check(stage: Stage, *, table: str = "training") -> None:
+    """Raises InputError where the settings contradict each other; `table` is the one they stand in."""
     if stage.min_learning_rate > stage.learning_rate:
         raise InputError(
-            f"training.min_learning_rate {stage.min_learning_rate:g} is above training.learning_rate "
+            f"{table}.min_learning_rate {stage.min_learning_rate:g} is above {table}.learning_rate "
             f"{stage.learning_rate:g}; it must be at most that"
         )
     if stage.decay_steps is None:
         return
     if stage.schedule == "cosine":
         raise InputError(
-            f"training.decay_steps is {stage.decay_steps}, but a cosine decays from the warm-up to the end; leave "
-            'it out, or set training.schedule = "wsd"'
+            f"{table}.decay_steps is {stage.decay_steps}, but a cosine decays from the warm-up to the end; leave "
+            f'it out, or set {table}.schedule = "wsd"'
         )
     if stage.warmup_steps + stage.decay_steps > stage.steps:
         raise InputError(
-            f"training.warmup_steps {stage.warmup_steps} and training.decay_steps {stage.decay_steps} are more "
-            f"than training.steps {stage.steps}; together they may be at most that"
+            f"{table}.warmup_steps {stage.warmup_steps} and {table}.decay_steps {stage.decay_steps} are more "
+            f"than {table}.steps {stage.steps}; together they may be at most that"
         )
 
 
