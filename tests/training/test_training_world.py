@@ -5,6 +5,8 @@ The ranks are processes on the CPU (`ranks.py`); they run all their scenarios in
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -150,6 +152,40 @@ def test_a_rank_that_is_killed_is_started_again_and_nothing_changes(ranks, tmp_p
         assert found["batches"] in (7, 12)  # from step 5, or from the start where that was not written yet
     keys = ("step", "loss", "grad_norm", "batch", "validation_loss")
     assert lines(tmp_path / "killed_once", *keys) == lines(ranks / "fsdp", *keys)
+
+
+def test_a_rank_whose_neighbour_is_killed_says_so():
+    """Without a launcher, which would end it before it could speak."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = """
+import os, signal, sys
+from starsmith.errors import MachineError
+from starsmith.recipe import Hardware
+from starsmith.training.world import join
+try:
+    with join(Hardware(device="cpu")) as world:
+        world.barrier()
+        if world.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        world.barrier()
+except MachineError as error:
+    print(error)
+"""
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said, _ = started[0].communicate(timeout=60)
+    started[1].communicate(timeout=60)
+    assert [each.returncode for each in started] == [0, -signal.SIGKILL]
+    assert said.startswith("rank 0 lost another of the 2 processes")
+    assert "torchrun --max-restarts" in said
 
 
 def test_ranks_agree_in_a_store_that_remembers_the_dead():

@@ -97,8 +97,8 @@ def join(hardware: Hardware, precision: str = "fp32") -> Iterator[World]:
         precision: of training; bf16 makes a mesh even of one process.
 
     Raises:
-        MachineError: no such device, the launcher's environment is incomplete, or the number of processes is no
-            multiple of `shard_group`.
+        MachineError: no such device, the launcher's environment is incomplete, the number of processes is no
+            multiple of `shard_group`, or one of them is gone.
     """
     rank, size, local_rank = _launched()
     device = _device(hardware.device, local_rank)
@@ -119,6 +119,14 @@ def join(hardware: Hardware, precision: str = "fp32") -> Iterator[World]:
             shape, names = (size // shard_group, shard_group), ("replicate", "shard")  # type: ignore[assignment]
         mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
         yield World(rank=rank, size=size, local_rank=local_rank, device=device, mesh=mesh)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "/gloo/" in str(error):  # Gloo's own have no type, but their place
+            raise MachineError(
+                f"rank {rank} lost another of the {size} processes ({str(error).splitlines()[0]}). Either it said "
+                "why, or it was killed (too little memory, a preempted machine). Start all of them again to "
+                "continue from the newest checkpoint; torchrun --max-restarts does that by itself"
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
 
