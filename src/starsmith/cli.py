@@ -7,6 +7,7 @@ target, options); 3 the machine refuses (full disk, no network, absent tool); 13
 import dataclasses
 import functools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -361,12 +362,15 @@ def evaluate_(
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="A problem; else the paper's.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="Else the paper's.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Programs that run at once.")] = 2,
+    backend: Annotated[Literal["starsmith", "transformers", "openai"], typer.Option("--backend")] = "starsmith",
+    url: Annotated[str | None, typer.Option("--url", help="Of a server, such as http://HOST:PORT/v1.")] = None,
+    model_name: Annotated[str | None, typer.Option("--model-name", help="The server's name for it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on benchmarks, with published results beside it."""
     from starsmith.evaluation import references as known
     from starsmith.evaluation import runner, summary
-    from starsmith.evaluation.backends import StarsmithBackend
+    from starsmith.evaluation.backends import open_backend
 
     config = recipe.Evaluation(
         benchmarks=tuple(name.strip() for name in benchmarks.split(",") if name.strip()),
@@ -375,7 +379,7 @@ def evaluate_(
         samples=samples,
         temperature=temperature,
     )
-    source = run_folder or (None if model or references else QUICKSTART)
+    source = run_folder or (None if model or references or backend == "openai" else QUICKSTART)
     heldout = [] if source is None else _step(source, "documents").parts("documents")
     if references:
         with StageBars() as bars:
@@ -386,10 +390,12 @@ def evaluate_(
             for part in summary.references(found):
                 out.print(part, soft_wrap=isinstance(part, Text))
         raise typer.Exit(0 if found.good else 1)
-    backend = StarsmithBackend(model or _step(source or QUICKSTART, "export").folder / learning.MODEL)
+    folder = model if source is None else model or _step(source, "export").folder / learning.MODEL
+    key = os.environ.get("STARSMITH_API_KEY")
+    opened = open_backend(backend, folder=folder, url=url, model_name=model_name, api_key=key)
     with StageBars() as bars:
         results = runner.evaluate(
-            backend,
+            opened,
             config,
             heldout=heldout,
             folder=destination,

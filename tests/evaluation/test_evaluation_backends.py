@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from starsmith.errors import InputError
-from starsmith.evaluation.backends import StarsmithBackend, folder_digest, share_room, windows
+from starsmith.evaluation.backends import StarsmithBackend, folder_digest, open_backend, share_room, windows
+from starsmith.evaluation.backends_server import ServerBackend
+from starsmith.evaluation.backends_transformers import TransformersBackend
 from starsmith.evaluation.contract import Request
 from starsmith.model import generation, huggingface
 from starsmith.model.configuration import Starcoder2Config
@@ -90,7 +92,7 @@ def test_room_is_shared_and_none_is_wasted(num_prefix: int, num_suffix: int, roo
 def test_likelihood_is_the_sum_of_the_tokens(backend: StarsmithBackend) -> None:
     text = source("word", 1)
     (completion,) = backend.log_likelihood([Request(problem="x", before=("<file_sep>",), target=text)])
-    ids = [SPECIAL.index("<file_sep>"), *backend._encode(text)]
+    ids = [SPECIAL.index("<file_sep>"), *backend.contexts.encode(text)]
     assert len(ids) < WINDOW
     with torch.no_grad():
         log_probs = torch.log_softmax(backend._model(torch.tensor([ids[:-1]])).double(), dim=-1)[0]
@@ -102,7 +104,7 @@ def test_likelihood_is_the_sum_of_the_tokens(backend: StarsmithBackend) -> None:
 def test_windows_change_nothing_for_a_model_that_sees_no_further(backend: StarsmithBackend) -> None:
     # Two layers that see 8 tokens each reach 15 back, a quarter of the window is 16, and RoPE is relative.
     text = source("other", 12)
-    ids = [SPECIAL.index("<file_sep>"), *backend._encode(text)]
+    ids = [SPECIAL.index("<file_sep>"), *backend.contexts.encode(text)]
     assert len(ids) > 3 * WINDOW
     (completion,) = backend.log_likelihood([Request(problem="x", before=("<file_sep>",), target=text)])
     whole = generation.token_log_probs(backend._model, torch.tensor([ids]))
@@ -125,7 +127,7 @@ def test_a_target_is_measured_after_its_prompt(backend: StarsmithBackend) -> Non
 
 def test_special_tokens_are_placed_by_number_and_never_read_from_text(backend: StarsmithBackend) -> None:
     request = Request(problem="x", before=("<file_sep>",), prompt="a<fim_middle>", suffix="b", max_new_tokens=8)
-    tokens, cut = backend._context(request)
+    tokens, cut = backend.contexts.context(request)
     names = [SPECIAL[token] if token < len(SPECIAL) else "." for token in tokens]
     assert cut == 0
     assert [name for name in names if name != "."] == [
@@ -140,16 +142,16 @@ def test_special_tokens_are_placed_by_number_and_never_read_from_text(backend: S
 
 
 def test_contexts_are_cut_to_the_window_next_to_what_is_asked(backend: StarsmithBackend) -> None:
-    before, after = backend._encode(source("left", 8)), backend._encode(source("right", 8))
+    before, after = backend.contexts.encode(source("left", 8)), backend.contexts.encode(source("right", 8))
     request = Request(
         problem="x", prompt=source("left", 8), suffix=source("right", 8), before=("<file_sep>",), max_new_tokens=10
     )
-    tokens, cut = backend._context(request)
+    tokens, cut = backend.contexts.context(request)
     room = WINDOW - 10 - 4
     assert len(tokens) == WINDOW - 10 and cut == len(before) + len(after) - room
     assert tokens[2 : 2 + room // 2] == before[-(room // 2) :]
     assert tokens[3 + room // 2 : -1] == after[: room // 2]
-    tokens, cut = backend._context(Request(problem="x", prompt=source("left", 8), max_new_tokens=10))
+    tokens, cut = backend.contexts.context(Request(problem="x", prompt=source("left", 8), max_new_tokens=10))
     assert tokens == before[-(WINDOW - 10) :] and cut == len(before) - len(tokens)
     (completion,) = backend.generate([request])
     assert completion.num_cut_tokens > 0 and completion.num_tokens <= 10
@@ -224,3 +226,50 @@ def test_a_folder_that_is_no_model(damage: str, tmp_path: Path) -> None:
         (folder / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match=r"no model|no tokenizer|is not a tokenizer"):
         StarsmithBackend(folder)
+
+
+@pytest.fixture(scope="module")
+def transformers_backend(folder: Path) -> TransformersBackend:
+    return TransformersBackend(folder)
+
+
+def test_transformers_and_ours_answer_alike(
+    backend: StarsmithBackend, transformers_backend: TransformersBackend
+) -> None:
+    prompts = [source(name, lines) for name, lines in (("a", 1), ("word", 2), ("left", 8))]
+    asked = [
+        Request(problem=str(number), before=("<file_sep>",), prompt=prompt, max_new_tokens=12)
+        for number, prompt in enumerate(prompts)
+    ]
+    asked.append(Request(problem="hole", prompt="def ", suffix="return", max_new_tokens=12))
+    ours, theirs = backend.generate(asked), transformers_backend.generate(asked)
+    assert [completion.text for completion in ours] == [completion.text for completion in theirs]
+    assert [completion.num_cut_tokens for completion in ours] == [c.num_cut_tokens for c in theirs]
+    measured = [Request(problem="p", prompt="def ", target=source("word", 6))]
+    [mine], [other] = backend.log_likelihood(measured), transformers_backend.log_likelihood(measured)
+    assert mine.bits == pytest.approx(other.bits, rel=1e-4) and mine.num_tokens == other.num_tokens
+
+
+def test_transformers_stops_and_repeats_its_samples(transformers_backend: TransformersBackend) -> None:
+    [whole] = transformers_backend.generate([Request(problem="p", prompt="def ", max_new_tokens=16)])
+    stop = whole.text[2:4]
+    [cut] = transformers_backend.generate([Request(problem="p", prompt="def ", max_new_tokens=16, stop=(stop,))])
+    assert cut.text == whole.text[: whole.text.index(stop)] and cut.finish_reason == "stop"
+    assert cut.num_tokens < whole.num_tokens
+    asked = [
+        Request(problem="p", sample=n, prompt="def ", max_new_tokens=8, temperature=20.0, seed=5) for n in range(3)
+    ]
+    first, second = transformers_backend.generate(asked), transformers_backend.generate(asked)
+    assert first == second and len({completion.text for completion in first}) > 1
+
+
+def test_back_ends_are_opened_by_name(folder: Path) -> None:
+    assert isinstance(open_backend("starsmith", folder=folder), StarsmithBackend)
+    served = open_backend("openai", url="http://localhost:1/v1", model_name="m")
+    assert isinstance(served, ServerBackend) and served.identity == "http://localhost:1/v1 m"
+    with pytest.raises(InputError, match="--model FOLDER"):
+        open_backend("transformers")
+    with pytest.raises(InputError, match="--url"):
+        open_backend("openai", url="http://localhost:1/v1")
+    with pytest.raises(InputError):
+        TransformersBackend(folder.parent)

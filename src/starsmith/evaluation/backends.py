@@ -15,13 +15,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import tokenizers
 import torch
 
 from starsmith.errors import InputError
-from starsmith.evaluation.contract import Completion, Request, cut_at_stop
+from starsmith.evaluation.contract import Backend, Completion, Request, cut_at_stop
 from starsmith.model import generation, huggingface
 
 _OVERLAP: Final = 4
@@ -42,29 +42,36 @@ class StarsmithBackend:
         self._model = model.to(device).eval()
         self._device = device
         self._batch_size = batch_size
-        self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
-        if self._tokenizer.get_vocab_size() > self._config.vocab_size:
+        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        if tokenizer.get_vocab_size() > self._config.vocab_size:
             raise InputError(
-                f"{folder}: the tokenizer has {self._tokenizer.get_vocab_size()} tokens and the model "
+                f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens and the model "
                 f"{self._config.vocab_size}; they do not belong together"
             )
+        self.contexts = Contexts(
+            tokenizer, window=self._config.max_position_embeddings, eos_token_id=self._config.eos_token_id
+        )
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Completions in order. Requests of one prompt that lie side by side and are sampled share a batch."""
         completions: list[Completion] = []
-        for greedy, group in itertools.groupby(requests, key=_settings):
+        for greedy, group in itertools.groupby(requests, key=settings):
             members = list(group)
             if greedy[0] == 0:
-                completions += self._complete(members, [self._context(request) for request in members], 1)
+                completions += self._complete(members, [self.contexts.context(request) for request in members], 1)
             else:
                 for _, same in itertools.groupby(members, key=lambda request: (request.problem, request.prompt)):
                     samples = list(same)
-                    completions += self._complete(samples, [self._context(samples[0])], len(samples))
+                    completions += self._complete(samples, [self.contexts.context(samples[0])], len(samples))
         return completions
 
     def log_likelihood(self, requests: Sequence[Request]) -> list[Completion]:
         """How many bits each target costs, given what stands before it."""
-        return [self._measure(request) for request in requests]
+
+        def log_probs(tokens_BT: torch.Tensor) -> torch.Tensor:
+            return generation.token_log_probs(self._model, tokens_BT)
+
+        return [self.contexts.measure(request, log_probs, self._device) for request in requests]
 
     def _complete(
         self, requests: list[Request], contexts: list[tuple[list[int], int]], num_samples: int
@@ -78,14 +85,14 @@ class StarsmithBackend:
             top_p=first.top_p,
             eos_token_id=self._config.eos_token_id,
             seed=first.seed,
-            stop=self._stop(first.stop),
+            stop=self.contexts.stop(first.stop),
             num_samples=num_samples,
             batch_size=self._batch_size,
         )
         cuts = [cut for _, cut in contexts for _ in range(num_samples)]
         return [
             Completion(
-                text=cut_at_stop(self._decode(result.ids), request.stop),
+                text=cut_at_stop(self.contexts.decode(result.ids), request.stop),
                 finish_reason=result.finish_reason,
                 num_tokens=len(result.ids),
                 num_cut_tokens=cut,
@@ -93,30 +100,42 @@ class StarsmithBackend:
             for request, result, cut in zip(requests, results, cuts, strict=True)
         ]
 
-    def _stop(self, stops: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
+
+class Contexts:
+    """A model's tokenizer and window: how requests become tokens, and tokens text."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, window: int, eos_token_id: int) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._window = window
+        self._eos_token_id = eos_token_id
+
+    def stop(self, stops: tuple[str, ...]) -> Callable[[list[int]], bool] | None:
         """Looks for a stop in the end of the decoded text; a token holds at least one byte."""
         if not stops:
             return None
         num_tokens = max(len(stop.encode()) for stop in stops)
-        return lambda ids: any(stop in self._decode(ids[-num_tokens:]) for stop in stops)
+        return lambda ids: any(stop in self.decode(ids[-num_tokens:]) for stop in stops)
 
-    def _decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def _before(self, request: Request) -> list[int]:
         """Leading special tokens; a foreign tokenizer that lacks one gets its end-of-text token there."""
         found = [self._tokenizer.token_to_id(name) for name in request.before]
-        return [self._config.eos_token_id if token is None else token for token in found]
+        return [self._eos_token_id if token is None else token for token in found]
 
-    def _context(self, request: Request) -> tuple[list[int], int]:
+    def context(self, request: Request) -> tuple[list[int], int]:
         """The prompt's tokens and how many were cut off."""
         before = self._before(request)
-        window = self._config.max_position_embeddings
+        window = self._window
         num_special = len(before) + (0 if request.suffix is None else 3)
         room = window - request.max_new_tokens - num_special
         if room < 1:
@@ -125,10 +144,10 @@ class StarsmithBackend:
                 f"tokens; ask for at most {window - num_special - 1}"
             )
         if request.suffix is None:
-            tokens = self._encode(request.prompt)
+            tokens = self.encode(request.prompt)
             kept = tokens[-room:]
-            return (before + kept) or [self._config.eos_token_id], len(tokens) - len(kept)
-        prefix, suffix = self._encode(request.prompt), self._encode(request.suffix)
+            return (before + kept) or [self._eos_token_id], len(tokens) - len(kept)
+        prefix, suffix = self.encode(request.prompt), self.encode(request.suffix)
         num_prefix, num_suffix = share_room(len(prefix), len(suffix), room)
         fim_prefix, fim_suffix, fim_middle = map(self._special, ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
         kept_prefix = prefix[len(prefix) - num_prefix :]
@@ -144,18 +163,49 @@ class StarsmithBackend:
             )
         return token
 
-    def _measure(self, request: Request) -> Completion:
+    def measure(
+        self, request: Request, log_probs: Callable[[torch.Tensor], torch.Tensor], device: str
+    ) -> Completion:
+        """How many bits the target costs; `log_probs` is `generation.token_log_probs` of a model."""
         if request.target is None:
             raise TypeError("a request without a target has no likelihood")
-        context = self._before(request) + self._encode(request.prompt)
-        context = context or [self._config.eos_token_id]
-        target = self._encode(request.target)
-        tokens = torch.tensor(context + target, device=self._device)
+        context = self._before(request) + self.encode(request.prompt)
+        context = context or [self._eos_token_id]
+        target = self.encode(request.target)
+        tokens = torch.tensor(context + target, device=device)
         bits = 0.0
-        for start, end, first in windows(len(tokens), self._config.max_position_embeddings, len(context)):
-            log_probs = generation.token_log_probs(self._model, tokens[None, start:end])[0]
-            bits -= float(log_probs[first - start - 1 :].double().sum()) / math.log(2)
+        for start, end, first in windows(len(tokens), self._window, len(context)):
+            found = log_probs(tokens[None, start:end])[0]
+            bits -= float(found[first - start - 1 :].double().sum()) / math.log(2)
         return Completion(finish_reason="measured", num_tokens=len(target), bits=bits)
+
+
+def open_backend(
+    kind: Literal["starsmith", "transformers", "openai"],
+    *,
+    folder: Path | None = None,
+    url: str | None = None,
+    model_name: str | None = None,
+    api_key: str | None = None,
+) -> Backend:
+    """A back end by name.
+
+    Raises:
+        InputError: what it needs is not given, or a package is not installed.
+    """
+    if kind == "openai":
+        from starsmith.evaluation.backends_server import ServerBackend
+
+        if url is None or model_name is None:
+            raise InputError("the openai back end needs --url http://HOST:PORT/v1 and --model-name NAME")
+        return ServerBackend(url, model_name, api_key=api_key)
+    if folder is None:
+        raise InputError(f"the {kind} back end needs the folder of a model: --model FOLDER")
+    if kind == "transformers":
+        from starsmith.evaluation.backends_transformers import TransformersBackend
+
+        return TransformersBackend(folder)
+    return StarsmithBackend(folder)
 
 
 def windows(num_tokens: int, size: int, first: int) -> list[tuple[int, int, int]]:
@@ -206,18 +256,15 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _settings(request: Request) -> tuple[float, float, int, tuple[str, ...]]:
+def settings(request: Request) -> tuple[float, float, int, tuple[str, ...]]:
     return request.temperature, request.top_p, request.max_new_tokens, request.stop
 
 
-def _load_tokenizer(path: Path) -> tokenizers.Tokenizer:
+def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise InputError(f"no tokenizer at {path}")
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
     return tokenizer
