@@ -99,7 +99,7 @@ def _others() -> list[Published]:
         _row("ds1000", "pass@1", "DeepSeekCoder-6.7B", 30.5, doubtful, "6.3"),
         _row("ds1000", "pass@1", "CodeLlama-34B", 34.3, doubtful, "6.3"),
         *(
-            _row("gsm8k_pal", "accuracy", model, value, model in OURS, "6.5")
+            _row("gsm8k_pal", "pass@1", model, value, model in OURS, "6.5")
             for model, value in {
                 "StarCoder2-3B": 27.7,
                 "StarCoder2-7B": 40.4,
@@ -113,7 +113,7 @@ def _others() -> list[Published]:
                 "DeepSeekCoder-33B": 58.7,
             }.items()
         ),
-        _row("gsm8k_pal", "accuracy", "StableCode-3B", 39.7, doubtful, "6.5"),
+        _row("gsm8k_pal", "pass@1", "StableCode-3B", 39.7, doubtful, "6.5"),
         *(
             _row("cruxeval_input", "pass@1", model, value, model != "CodeLlama-34B", "6.6")
             for model, value in {

@@ -40,6 +40,18 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
     "humaneval_plus": Entry(module="humaneval_plus", kind="HumanEvalPlus"),
     "mbpp": Entry(module="mbpp", kind="Mbpp"),
     "mbpp_plus": Entry(module="mbpp_plus", kind="MbppPlus"),
+    "canitedit": Entry(module="canitedit", kind="CanItEdit"),
+    "gsm8k_pal": Entry(module="gsm8k_pal", kind="Gsm8kPal"),
+    "gsm_hard_pal": Entry(module="gsm8k_pal", kind="Gsm8kPal", fields={"part": "gsm_hard"}, in_paper=False),
+    "cruxeval_input": Entry(module="cruxeval", kind="CruxEval", fields={"asks": "input"}),
+    "cruxeval_output": Entry(module="cruxeval", kind="CruxEval", fields={"asks": "output"}),
+    "santacoder_fim": Entry(module="santacoder_fim", kind="SantaCoderFim"),
+    **{
+        f"humaneval_infilling_{part}": Entry(
+            module="humaneval_infilling", kind="HumanEvalInfilling", fields={"part": part}, in_paper=False
+        )
+        for part in ("single_line", "multi_line", "random_span", "random_span_light")
+    },
     "bits_per_byte": Entry(module="bits_per_byte", kind="BitsPerByte", in_paper=False),
     "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
 }
