@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Finding:
 
 def examine(folder: Path = Path()) -> list[Finding]:
     """Looks at the machine; the sandbox levels are attacked for real, which takes some seconds."""
-    return [*_hardware(folder), _accelerator(), *_sandboxes()]
+    return [*_hardware(folder), _accelerator(), *_sandboxes(), *_toolchains()]
 
 
 def _hardware(folder: Path) -> list[Finding]:
@@ -79,4 +80,21 @@ def _sandboxes() -> list[Finding]:
             detail=f"run in {working}" if working else "cannot be run safely: no sandbox level works here",
             needed=True,
         ),
+    ]
+
+
+def _toolchains() -> list[Finding]:
+    """A line for each language of generated programs; an absent one costs only the problems in it."""
+    from starsmith.evaluation import toolchains
+
+    chains = [toolchains.find(name) for name in (*toolchains.TOOLCHAINS, *toolchains.ENVIRONMENTS)]
+    with ThreadPoolExecutor() as threads:
+        versions = list(threads.map(lambda chain: chain.version(), chains))
+    return [
+        Finding(
+            name=f"toolchain {chain.title}",
+            good=version is not None,
+            detail=version or f"its problems are skipped; {chain.install}",
+        )
+        for chain, version in zip(chains, versions, strict=True)
     ]
