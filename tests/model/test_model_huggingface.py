@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -212,6 +213,14 @@ def test_a_failed_replacement_leaves_what_was_there(tmp_path, make_model):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_the_current_folder_can_be_the_destination(tmp_path, make_model, monkeypatch):
+    model = make_model()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(model.named_parameters(), model.config, [], Path())
+    assert differences(model, load(tmp_path / "here")[0]) == []
+
+
 def test_explains_damaged_shards(tmp_path, make_model):
     model = make_model()
     folder = tmp_path / "out"
@@ -300,15 +309,20 @@ def test_equal_models_give_equal_bytes(tmp_path, make_model):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
-def test_never_replaces_a_folder_unasked(tmp_path, make_model):
+def test_never_replaces_a_folder_unasked_nor_one_that_is_no_model(tmp_path, make_model):
     model = make_model()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
     with pytest.raises(InputError, match="not empty"):
         export(model.named_parameters(), model.config, [], tmp_path / "mine")
+    with pytest.raises(InputError, match="mine is no model, so it is not overwritten"):
+        export(model.named_parameters(), model.config, [], tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
-    export(model.named_parameters(), model.config, [], tmp_path / "mine", overwrite=True)
-    assert load(tmp_path / "mine")[1] == model.config
+    export(model.named_parameters(), model.config, [], tmp_path / "model")
+    with pytest.raises(InputError, match="not empty"):
+        export(model.named_parameters(), model.config, [], tmp_path / "model")
+    export(model.named_parameters(), model.config, [], tmp_path / "model", overwrite=True)
+    assert load(tmp_path / "model")[1] == model.config
 
 
 def test_nothing_is_visible_after_a_failure(tmp_path, make_model, monkeypatch):

@@ -60,7 +60,7 @@ def export(
         weights: every parameter of the configuration once, by name and in any order, such as
             `model.named_parameters()`. They are taken as they come; a head that is tied may be among them.
         tokenizer_files: copied as they are (`tokenizer.json`, `tokenizer_config.json`, ...).
-        folder: must be absent or empty, unless `overwrite`.
+        folder: must be absent or empty; with `overwrite`, it may be a model's, which is removed with all in it.
         shard_bytes: weights beyond this size are split over several files with an index.
         dtype: to store the weights in; None for their own.
 
@@ -71,8 +71,16 @@ def export(
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a model is a folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{folder} is not empty; choose another folder, or remove it first")
+    if folder.exists() and any(folder.iterdir()):
+        if not overwrite:
+            raise InputError(
+                f"{folder} is not empty; choose another folder, remove it first, or have it overwritten"
+            )
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{folder} is no model, so it is not overwritten; choose another folder, or remove it"
+            )
+    folder = folder.resolve()  # `.` has no neighbours by name, and a link's target is what is meant
     for file in tokenizer_files:
         if not file.is_file():
             raise InputError(f"no tokenizer file at {file}")
