@@ -1,9 +1,14 @@
 """What causes a training to run again, and what is refused before anything runs."""
 
+from pathlib import Path
+
 import pytest
 
 from starsmith import recipe
 from starsmith.errors import InputError
+from starsmith.model import huggingface
+from starsmith.model.configuration import Starcoder2Config
+from starsmith.model.starcoder2 import Starcoder2
 from starsmith.steps import learning
 
 ABOVE = {"schedule": "cosine", "learning_rate": 1e-6, "min_learning_rate": 1e-5}
@@ -48,3 +53,11 @@ def test_settings_that_contradict_each_other_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(InputError, match=message):
         stage_of(**tables)
+
+
+def test_a_model_to_start_from_without_a_tokenizer_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    model = Starcoder2(Starcoder2Config(vocab_size=64, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, intermediate_size=16, max_position_embeddings=32))  # fmt: skip
+    huggingface.export(model.named_parameters(), model.config, [], tmp_path / "base")
+    with pytest.raises(InputError, match=r"base has no tokenizer\.json; put the model's tokenizer there"):
+        stage_of(model={"start": str(tmp_path / "base")}, run={"name": "small", "cache": str(tmp_path / "cache")})

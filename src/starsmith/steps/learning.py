@@ -109,13 +109,19 @@ def estimates(recipe: Recipe, devices: str | None = None) -> dict[str, "Estimate
 
 def _tokenizer_step(recipe: Recipe) -> Step:
     if recipe.model.start is not None:
+        digest = _start_digest(recipe)
+        if not (recipe.model.start / "tokenizer.json").is_file():
+            raise InputError(
+                f"model.start: {recipe.model.start} has no tokenizer.json; put the model's tokenizer there, in "
+                "the format of the tokenizers library (transformers writes it with save_pretrained)"
+            )
         return Step(
             name="tokenizer",
             version=1,
             run=functools.partial(_take_tokenizer, recipe.model.start),
             about="the tokenizer of the model to start from",
             reads="results",
-            params={"start": _start_digest(recipe)},
+            params={"start": digest},
         )
     return Step(
         name="tokenizer",

@@ -124,7 +124,7 @@ class Estimate:
     def _time_line(self) -> str:
         speed, seconds, peak = self.tokens_per_second, self.seconds, self.devices.peak_flops
         if speed is None or seconds is None or peak is None:
-            return f"time: unknown, since the peak of {self.devices.name} is"
+            return f"time: unknown, since no peak speed of {self.devices.name} is known for training.precision"
         source = "measured" if self.devices.peak_is_measured else "data sheet"
         return (
             f"time: {format_duration(seconds)} at {speed:,.0f} tokens/s, with an assumed MFU of "
