@@ -361,6 +361,7 @@ def evaluate_(
     max_problems: Annotated[int | None, typer.Option("--max-problems", min=1, help="Of each benchmark.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="A problem; else the paper's.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="Else the paper's.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1)] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Programs that run at once.")] = 2,
     backend: Annotated[Literal["starsmith", "transformers", "openai"], typer.Option("--backend")] = "starsmith",
     url: Annotated[str | None, typer.Option("--url", help="Of a server, such as http://HOST:PORT/v1.")] = None,
@@ -378,6 +379,7 @@ def evaluate_(
         max_problems=max_problems,
         samples=samples,
         temperature=temperature,
+        max_new_tokens=max_new_tokens,
     )
     source = run_folder or (None if model or references or backend == "openai" else QUICKSTART)
     heldout = [] if source is None else _step(source, "documents").parts("documents")
