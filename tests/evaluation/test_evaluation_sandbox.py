@@ -1,6 +1,7 @@
 """Every attack is made on every level that this machine has."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from starsmith.errors import MachineError
+from starsmith.evaluation import toolchains
 from starsmith.evaluation.contract import Limits, Program, RunResult
 from starsmith.evaluation.sandbox import selftest
 from starsmith.evaluation.sandbox.pool import Sandbox
@@ -41,7 +43,9 @@ def processes_with(mark: str) -> list[str]:
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdigit() and mark in (process / "cmdline").read_text():
+            if process.name.isdigit() and (
+                mark in (process / "cmdline").read_text() or (process / "comm").read_text().strip() == mark[:15]
+            ):
                 found.append(process.name)
         except (OSError, UnicodeDecodeError):
             continue
@@ -318,3 +322,197 @@ def test_auto_takes_the_first_level_that_passes(monkeypatch: pytest.MonkeyPatch)
     assert level == "landlock" and [attempt.level for attempt in tried] == ["bubblewrap", "landlock"]
     with pytest.raises(MachineError, match="no namespaces"):
         selftest.choose("bubblewrap")
+
+
+LIKE_PYTHON = {
+    "status": ("import sys\nsys.exit(7)", 7, "", ""),
+    "message": ("raise SystemExit('no')", 1, "", "no\n"),
+    "left": ("import sys\nprint('x')\nsys.exit()", 0, "x\n", ""),
+    "main": (
+        "import sys, pickle, dataclasses\n@dataclasses.dataclass\nclass A: n: int = 1\n"
+        "assert pickle.loads(pickle.dumps(A())) == A() and sys.modules['__main__'].A is A\n"
+        "print(__name__, sys.argv == [__file__], [m for m in sys.modules if 'starsmith' in m])",
+        0, "__main__ True []\n", "",
+    ),
+    "recursion": ("def f(n): return n and f(n - 1)\nf(900)\nprint('deep')", 0, "deep\n", ""),
+    "ends": (
+        "import atexit, threading, time\natexit.register(print, 'exit')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\n"
+        "class A:\n    def __del__(self): print('gone')\na = A()\nprint('end')",
+        0, "end\nthread\nexit\ngone\n", "",
+    ),
+    "hook": ("import sys\nsys.excepthook = lambda *a: print('hook', a[1])\n1/0", 1, "hook division by zero\n", ""),
+    "path": ("import sys\nprint([p for p in sys.path if 'site-' in p or p.endswith('src')])", 0, "[]\n", ""),
+    "forked": ("import os\nif os.fork() == 0: print('child')\nelse:\n    os.wait(); print('parent')", 0,
+               "child\nparent\n", ""),
+    "environment": ("import os\nprint(sorted(os.environ))", 0,
+                    "['HOME', 'LANG', 'PATH', 'PYTHONHASHSEED', 'PYTHONUTF8', 'TMPDIR', 'TZ']\n", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIKE_PYTHON)
+def test_a_program_cannot_tell_the_levels_apart(sandbox: Sandbox, name: str) -> None:
+    source, status, output, error = LIKE_PYTHON[name]
+    (result,) = run(sandbox, source)
+    assert (result.ended, result.status, result.stderr) == ("exit", status, error)
+    assert result.stdout.replace("PWD', '", "") == output
+
+
+def test_faults_look_alike_on_every_level(sandbox: Sandbox) -> None:
+    syntax, encoding, runtime, chained = run(
+        sandbox,
+        "def f(:\n    pass",
+        "# coding: nonsense\nprint(1)",
+        "def f():\n    raise ValueError('no')\nf()",
+        "try: 1/0\nexcept ZeroDivisionError: raise KeyError('k')",
+    )
+    assert "Traceback" not in syntax.stderr and syntax.stderr.endswith("SyntaxError: invalid syntax\n")
+    assert "Traceback" not in encoding.stderr and "SyntaxError" in encoding.stderr
+    assert runtime.stderr == (
+        'Traceback (most recent call last):\n  File "/program/main.py", line 3, in <module>\n    f()\n'
+        "  File \"/program/main.py\", line 2, in f\n    raise ValueError('no')\nValueError: no\n"
+    )
+    assert "forked" not in chained.stderr and chained.stderr.count("Traceback") == 2
+
+
+def test_no_secret_of_the_caller_is_in_a_programs_memory(
+    monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+) -> None:
+    monkeypatch.setenv("PLANTED_TOKEN", "sesame-open-1234")
+    source = (
+        "import re\n"
+        "found, secret = 0, re.compile(b'sesam[e]-open-[1]234')  # a pattern that does not match itself\n"
+        "for line in open('/proc/self/maps'):\n"
+        "    start, end = (int(part, 16) for part in line.split()[0].split('-'))\n"
+        "    if 'r' not in line.split()[1] or '[v' in line: continue\n"
+        "    with open('/proc/self/mem', 'rb', buffering=0) as memory:\n"
+        "        memory.seek(start)\n"
+        "        try: found += len(secret.findall(memory.read(end - start)))\n"
+        "        except OSError: pass\n"
+        "print(found)"
+    )
+    with Sandbox(sandbox.level, workers=1) as own:
+        (result,) = run(own, source)
+    assert (result.ended, result.stdout) == ("exit", "0\n"), result
+
+
+HOSTILE_CPP = r"""
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <arpa/inet.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static void through(const char* what) { printf("through %s\n", what); }
+int main() {
+  const char* secret = "@SECRET@";
+  for (int n = 1; n < 64; n++) signal(n, SIG_IGN);
+  if (open(secret, O_RDONLY) >= 0) through("read");
+  if (open(secret, O_WRONLY | O_TRUNC) >= 0) through("write");
+  if (chmod(secret, 0) == 0) through("chmod");
+  if (unlink(secret) == 0) through("unlink");
+  symlink(secret, "link");
+  if (open("link", O_RDONLY) >= 0) through("link");
+  if (link(secret, "hard") == 0) through("hard link");
+  if (open("/proc/1/root/etc/shadow", O_RDONLY) >= 0) through("root of init");
+  char path[4096]; snprintf(path, sizeof path, "/proc/self/root%s", secret);
+  if (open(path, O_RDONLY) >= 0) through("own root");
+  if (open("../../../../../../../../etc/shadow", O_RDONLY) >= 0) through("dots");
+  sockaddr_in to{}; to.sin_family = AF_INET; to.sin_port = htons(@PORT@);
+  inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (fd >= 0 && connect(fd, (sockaddr*)&to, sizeof to) == 0) through("network");
+  if (mount("/", "/tmp", nullptr, MS_BIND, nullptr) == 0) through("mount");
+  if (ptrace(PTRACE_ATTACH, getppid(), 0, 0) == 0) through("trace");
+  if (kill(@PID@, SIGKILL) == 0) through("kill");
+  if (setuid(0) == 0) through("root");
+  if (fork() == 0) {
+    setsid();
+    if (fork() == 0) { close(0); close(1); close(2); for (;;) sleep(1); }
+    _exit(0);
+  }
+  puts("done");
+}
+"""
+HOSTILE_SH = r"""
+trap '' INT TERM HUP
+exec 2>/dev/null
+cat '@SECRET@' && echo through read
+echo x > '@SECRET@' && echo through write
+ln -s '@SECRET@' link && cat link && echo through link
+cat /etc/shadow && echo through shadow
+cat "/proc/self/root@SECRET@" && echo through root
+(exec 3<>/dev/tcp/127.0.0.1/@PORT@) && echo through network
+kill -9 @PID@ && echo through kill
+touch /usr/written && echo through usr
+rm -rf /usr /lib /program
+(setsid bash -c 'while :; do sleep 1; done' &) >/dev/null
+echo done
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "name", "source"), [("cpp", "main.cpp", HOSTILE_CPP), ("sh", "main.sh", HOSTILE_SH)]
+)
+def test_hostile_programs_in_other_languages(
+    sandbox: Sandbox, tmp_path: Path, language: str, name: str, source: str
+) -> None:
+    if toolchains.find(language).version() is None:
+        pytest.skip(toolchains.find(language).install)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o777)
+    secret = tmp_path / "secret"
+    secret.write_text("sesame")
+    secret.chmod(0o666)
+    victim = subprocess.Popen(["sleep", "60"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for mark, value in (("SECRET", secret), ("PORT", server.getsockname()[1]), ("PID", victim.pid)):
+            source = source.replace(f"@{mark}@", str(value))
+        server.settimeout(0.1)
+        (result,) = sandbox.run_programs([Program(language=language, files=((name, source),), limits=SHORT)])
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert victim.poll() is None, "a process outside was killed"
+    victim.kill()
+    victim.wait()
+    assert (result.ended, result.status, result.stdout) == ("exit", 0, "done\n"), result
+    assert secret.read_text() == "sesame" and secret.stat().st_mode & 0o777 == 0o666
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert not Path("/usr/written").exists()
+    (after,) = run(sandbox, "print('next')")
+    assert after.stdout == "next\n"
+
+
+GREEDY_CPP = {
+    "forks": ("#include <unistd.h>\nint main() { for (;;) fork(); }", {"processes", "timeout", "oom"}),
+    "memory": (
+        "#include <cstdlib>\n#include <cstring>\nint main() { for (;;) { char* p = (char*)malloc(1 << 20);"
+        " if (p) memset(p, 1, 1 << 20); } }",
+        {"oom", "timeout"},
+    ),
+    "disk": (
+        "#include <cstdio>\n#include <cstring>\nint main() { static char b[1 << 20]; memset(b, 1, sizeof b);"
+        " for (int n = 0;; n++) { char p[32]; sprintf(p, \"f%d\", n);"
+        " if (FILE* f = fopen(p, \"w\")) { fwrite(b, 1, sizeof b, f); fclose(f); } } }",
+        {"disk", "timeout"},
+    ),
+    "output": ("#include <cstdio>\nint main() { for (;;) puts(\"x\"); }", {"output"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GREEDY_CPP)
+def test_a_compiled_program_takes_no_more_than_it_may(sandbox: Sandbox, name: str) -> None:
+    if toolchains.find("cpp").version() is None:
+        pytest.skip(toolchains.find("cpp").install)
+    source, ends = GREEDY_CPP[name]
+    chosen = limits(wall_seconds=3.0, memory_bytes=128 * 1024**2)
+    before = shutil.disk_usage("/").free
+    (result,) = sandbox.run_programs([Program(language="cpp", files=(("main.cpp", source),), limits=chosen)])
+    assert result.ended in ends, result
+    assert shutil.disk_usage("/").free > before - 2 * 1024**3, "what it wrote is gone"

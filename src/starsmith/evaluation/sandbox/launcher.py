@@ -21,10 +21,19 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from starsmith.evaluation.contract import Ended, Limits, RunResult
-from starsmith.evaluation.sandbox import bubblewrap, interpreter, landlock, privileges, process_tree, seccomp
+from starsmith.evaluation.sandbox import (
+    bubblewrap,
+    forked,
+    interpreter,
+    landlock,
+    privileges,
+    process_tree,
+    seccomp,
+)
 
 _TICK_SECONDS: Final = 0.05
 _READ_BYTES: Final = 65_536
+_PACKAGE_FOLDER: Final = str(Path(__file__).parents[3])
 _DETAIL_CHARS: Final = 300
 _OWN_PROCESS: Final = ("/proc/self",)
 """Its own maps and descriptors; the link is followed by the process itself, after the last fork before exec."""
@@ -72,6 +81,8 @@ class Request:
     environment: dict[str, str]
     folders: tuple[str, ...]
     """Readable beside /usr."""
+    is_own_python: bool
+    """Whether it runs on the launcher's interpreter, which may then be forked."""
 
     @classmethod
     def read(cls, line: dict[str, Any]) -> Self:
@@ -79,7 +90,8 @@ class Request:
             Step(tuple(step["command"]), Limits(**step["limits"]), step["limits_address_space"])
             for step in line["steps"]
         )
-        return cls(line["files"], tuple(steps), line["environment"], tuple(line["folders"]))
+        folders = tuple(line["folders"])
+        return cls(line["files"], tuple(steps), line["environment"], folders, line["is_own_python"])
 
 
 @dataclass(frozen=True)
@@ -105,12 +117,12 @@ class _Box:
 
 
 class Launcher:
-    def __init__(self, level: str, scratch: Path, worker: int, control_fd: int) -> None:
+    def __init__(self, level: str, scratch: Path, control_fd: int) -> None:
         self.level = level
         self.scratch = scratch
         self.control_fd = control_fd
         self.is_root = os.geteuid() == 0
-        self.uid = privileges.worker_uid(worker)
+        self.uid = privileges.worker_uid()
         privileges.adopt_orphans()
 
     def run(self, request: Request) -> RunResult:
@@ -237,9 +249,13 @@ class Launcher:
             private = not all(map(interpreter.reachable_by_all, (command[0], *request.folders)))
             privileges.become(self.uid, read_everywhere=private)
             privileges.die_with_parent()  # a change of user clears it
+            privileges.show_own_process()  # and this
         privileges.no_new_privileges()
         landlock.restrict(grants)
         privileges.filter_calls(seccomp.build_filter(own_pid=os.getpid()))
+        if request.is_own_python:
+            privileges.name_process(Path(command[-1]).name)
+            forked.run(command[-1], box.environment(request), _PACKAGE_FOLDER)
         os.execve(command[0], command, box.environment(request))  # noqa: S606 - this is the child
 
     def _watch(self, watched: _Watched, work: Path, limits: Limits) -> None:
@@ -372,10 +388,10 @@ def _requests(control_fd: int) -> Any:
 
 
 def main() -> None:
-    level, scratch, worker = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    level, scratch = sys.argv[1], Path(sys.argv[2])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # our end is the end of standard input
-    launcher = Launcher(level, scratch, worker, control_fd=0)
+    launcher = Launcher(level, scratch, control_fd=0)
     try:
         for request in _requests(0):
             result = launcher.run(Request.read(request))
@@ -390,7 +406,3 @@ def _answer(result: dict[str, Any]) -> None:
     data = json.dumps(result).encode() + b"\n"
     while data:
         data = data[os.write(1, data) :]
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,9 +23,16 @@ from typing import Any, Final, Literal, Self
 from starsmith.errors import InputError
 from starsmith.evaluation import toolchains
 from starsmith.evaluation.contract import Program, Progress, RunResult, no_progress
+from starsmith.evaluation.sandbox import interpreter
 
 Level = Literal["bubblewrap", "landlock"]
 
+_PACKAGE_FOLDER: Final = str(Path(__file__).parents[3])
+_START: Final = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from starsmith.evaluation.sandbox.launcher import main; main()"
+)
+"""A launcher is a bare interpreter, since programs may be forks of it (`forked`): neither our environment nor our
+packages are in it."""
 _GRACE_SECONDS: Final = 30.0
 """What a launcher may take beyond a program's wall limit to end its processes."""
 
@@ -36,7 +42,7 @@ class Sandbox:
 
     def __init__(self, level: Level, *, workers: int) -> None:
         self.level = level
-        self._workers = [_Worker(level, number) for number in range(max(1, workers))]
+        self._workers = [_Worker(level) for _ in range(max(1, workers))]
 
     def __enter__(self) -> Self:
         return self
@@ -90,9 +96,8 @@ class Sandbox:
 class _Worker:
     """A launcher process and the pipe to it."""
 
-    def __init__(self, level: Level, number: int) -> None:
+    def __init__(self, level: Level) -> None:
         self._level = level
-        self._number = number
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None
         self._pending = b""
@@ -148,18 +153,17 @@ class _Worker:
             self._pending = b""
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "starsmith.evaluation.sandbox.launcher",
+                    *interpreter.find().command("-c"),
+                    _START,
+                    _PACKAGE_FOLDER,
                     self._level,
                     str(self._scratch),
-                    str(self._number),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                env=interpreter.ENVIRONMENT,
             )
         return self._process
 
@@ -192,5 +196,6 @@ def _request(program: Program) -> tuple[dict[str, Any], float]:
         "steps": [asdict(step) for step in steps],
         "environment": dict(toolchain.environment),
         "folders": toolchain.visible_folders(),
+        "is_own_python": program.language == "python",
     }
     return request, sum(step.limits.wall_seconds for step in steps) + _GRACE_SECONDS

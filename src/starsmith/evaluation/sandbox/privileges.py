@@ -1,8 +1,8 @@
 """What a process gives up between fork and exec: limits, its user, capabilities, system calls.
 
 Interfaces: setrlimit(2), prctl(2), capset(2), capabilities(7). A process limit (RLIMIT_NPROC) binds only an
-unprivileged user, so root becomes one; each worker takes an own number, so that what one worker's program
-uses up is not missing to another's.
+unprivileged user, so root becomes one; each launcher takes an own number, so that what one's program uses up is
+not missing to another's.
 """
 
 import ctypes
@@ -13,11 +13,15 @@ from typing import Final
 
 from starsmith.evaluation.contract import Limits
 
-HIGHEST_UID: Final = 65_534
+_FIRST_UID: Final = 1_900_000_000
+"""From here to 2**31 nothing is assigned by any convention (systemd's UIDS-GIDS lists them)."""
+_HIGHEST_UID_OF_16_BITS: Final = 65_534
 """`nobody`; the numbers below it are reserved and have no accounts."""
 
 _SET_PDEATHSIG: Final = 1
+_SET_DUMPABLE: Final = 4
 _SET_KEEPCAPS: Final = 8
+_SET_NAME: Final = 15
 _SET_SECCOMP: Final = 22
 _SET_CHILD_SUBREAPER: Final = 36
 _SET_NO_NEW_PRIVS: Final = 38
@@ -31,9 +35,15 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def worker_uid(worker: int) -> int:
-    """The user that programs of this worker run as when we are root."""
-    return HIGHEST_UID - worker % 500
+def worker_uid() -> int:
+    """The user that this launcher's programs run as when we are root: no other launcher on the machine has it,
+    where users are not mapped (as in some containers, which know 65,536 of them)."""
+    with open("/proc/self/uid_map") as lines:  # noqa: PTH123
+        known = [(int(first), int(count)) for first, _, count in (line.split() for line in lines)]
+    uid = _FIRST_UID + os.getpid()
+    if any(first <= uid < first + count for first, count in known):
+        return uid
+    return _HIGHEST_UID_OF_16_BITS - os.getpid() % 500
 
 
 def adopt_orphans() -> None:
@@ -96,6 +106,17 @@ def become(uid: int, *, read_everywhere: bool) -> None:
         if _libc.capset(header, data) != 0:
             raise _error("capset")
         _prctl(_CAP_AMBIENT, _AMBIENT_RAISE, _CAP_DAC_READ_SEARCH)
+
+
+def show_own_process() -> None:
+    """Lets a process that changed its user read what the kernel tells of itself under /proc/self."""
+    _prctl(_SET_DUMPABLE, 1)
+
+
+def name_process(name: str) -> None:
+    """Names the calling process as an executable would: the kernel keeps 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _prctl(_SET_NAME, ctypes.addressof(buffer))
 
 
 def no_new_privileges() -> None:
