@@ -67,7 +67,7 @@ def command(
         filter_fd: where the seccomp filter is read.
         status_fd: where bubblewrap writes the exit status.
     """
-    arguments = [shutil.which("bwrap") or "bwrap"]
+    arguments = [_path()]
     arguments += [f"--unshare-{name}" for name in ("ipc", "pid", "net", "uts", "cgroup-try")]
     arguments += ["--hostname", "sandbox", "--cap-drop", "ALL"]
     if is_root:
@@ -104,6 +104,12 @@ def command(
     return [*arguments, *program]
 
 
+@cache
+def _path() -> str:
+    return shutil.which("bwrap") or "bwrap"
+
+
+@cache
 def _set_user() -> str:
     """The program of util-linux that gives up root.
 

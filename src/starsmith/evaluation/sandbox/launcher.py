@@ -169,7 +169,12 @@ class Launcher:
 
     def _start(self, box: _Box, request: Request, step: Step) -> _Watched:
         (output, output_end), (error, error_end), (setup, setup_end) = (os.pipe() for _ in range(3))
-        status, status_end = os.pipe() if self.level == "bubblewrap" else (None, None)
+        status = status_end = filter_fd = None
+        arguments: list[str] = []
+        if self.level == "bubblewrap":
+            status, status_end = os.pipe()
+            filter_fd = _pipe_with(seccomp.build_filter())
+            arguments = self._bubblewrap(box, request, step, filter_fd, status_end)
         num_foreign_tasks = self._num_foreign_tasks()
         started = time.monotonic()
         pid = os.fork()
@@ -187,15 +192,16 @@ class Launcher:
                     num_foreign_tasks=num_foreign_tasks,
                     limits_address_space=step.limits_address_space,
                 )
-                if status_end is not None:
-                    self._enter_bubblewrap(box, request, step, status_end)
-                else:
-                    self._enter_landlock(box, request, step)
+                if filter_fd is not None and status_end is not None:
+                    os.set_inheritable(filter_fd, True)
+                    os.set_inheritable(status_end, True)
+                    os.execve(arguments[0], arguments, {})  # noqa: S606 - this is the child
+                self._enter_landlock(box, request, step)
             except BaseException as fault:  # nothing may return from here
                 os.write(setup_end, f"{type(fault).__name__}: {fault}".encode()[:1000])
             finally:
                 os._exit(127)
-        for fd in (output_end, error_end, setup_end, status_end):
+        for fd in (output_end, error_end, setup_end, status_end, filter_fd):
             if fd is not None:
                 os.close(fd)
         for fd in (output, error):
@@ -216,14 +222,9 @@ class Launcher:
             return 0
         return process_tree.num_tasks_of(os.geteuid()) + _FOREIGN_TASKS
 
-    def _enter_bubblewrap(self, box: _Box, request: Request, step: Step, status_end: int) -> None:
-        read_end, write_end = os.pipe()
-        os.write(write_end, seccomp.build_filter())
-        os.close(write_end)
-        for fd in (read_end, status_end):
-            os.set_inheritable(fd, True)
+    def _bubblewrap(self, box: _Box, request: Request, step: Step, filter_fd: int, status_fd: int) -> list[str]:
         inside = _Box(Path("/program"), Path("/tmp"))  # noqa: S108 - the sandbox's own
-        arguments = bubblewrap.command(
+        return bubblewrap.command(
             inside.placed(step.command),
             environment=inside.environment(request),
             folders=request.folders,
@@ -233,10 +234,9 @@ class Launcher:
             limits=step.limits,
             uid=self.uid,
             is_root=self.is_root,
-            filter_fd=read_end,
-            status_fd=status_end,
+            filter_fd=filter_fd,
+            status_fd=status_fd,
         )
-        os.execve(arguments[0], arguments, {})  # noqa: S606 - this is the child
 
     def _enter_landlock(self, box: _Box, request: Request, step: Step) -> None:
         os.chdir(box.work)
@@ -357,6 +357,14 @@ def _allow_execution(path: str) -> None:
                 os.fchmod(fd, 0o755)
         finally:
             os.close(fd)
+
+
+def _pipe_with(data: bytes) -> int:
+    """A descriptor from which `data`, less than a pipe holds, can be read."""
+    read_end, write_end = os.pipe()
+    os.write(write_end, data)
+    os.close(write_end)
+    return read_end
 
 
 def _drain(fd: int, kept: bytearray, cap_bytes: int) -> bool:

@@ -17,6 +17,8 @@ from typing import Final
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _KILL_SECONDS: Final = 10.0
+_NUM_LOOKS: Final = 4
+_LOOK_SECONDS: Final = 0.0005
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,10 @@ def kill_descendants(root: int) -> list[tuple[int, int, float]]:
     """
     reaped: list[tuple[int, int, float]] = []
     deadline = time.monotonic() + _KILL_SECONDS
+    for _ in range(_NUM_LOOKS):  # mostly all have ended, and the kernel has yet to say so
+        if _reap(reaped):
+            return reaped
+        time.sleep(_LOOK_SECONDS)
     while not _reap(reaped):
         stopped: set[int] = set()
         while new := {process.pid for process in descendants(root)} - stopped:
