@@ -34,6 +34,7 @@ def test_reference_solutions_score_one(tmp_path: Path) -> None:
     found = results["benchmarks"]["humaneval"]
     assert found["estimates"]["pass@1"]["value"] == 1.0 and found["estimates"]["pass@1"]["n"] == 10
     assert found["estimates"]["pass@1"]["low"] == pytest.approx(0.7225, abs=1e-3)
+    assert found["group_estimates"] == {}, "there are no groups"
     assert found["labels"] == {"pass": 10} and found["num_available_problems"] == 164
     assert found["preflight"]["num_references_passed"] == 10
     assert found["preflight"]["num_empty_answers_failed"] == 10
@@ -113,6 +114,18 @@ def test_held_out_benchmarks(tmp_path: Path, heldout: list[Path]) -> None:
     assert fim["estimates"]["exact_match"]["value"] == 0.0
     assert fim["estimates"]["exact_match"]["high"] == pytest.approx(0.4345, abs=1e-3)
     assert fim["examples"][0]["expected"]
+
+
+def test_each_group_has_its_own_estimates(tmp_path: Path, heldout: list[Path]) -> None:
+    backend = ScriptedBackend(lambda request: "")
+    config = recipe.Evaluation(benchmarks=("bits_per_byte", "fim_exact_match"), heldout_files=8)
+    results = evaluate(backend, config, heldout=heldout, folder=tmp_path)
+    bits, fim = (results["benchmarks"][name] for name in config.benchmarks)
+    assert set(bits["group_estimates"]) == set(bits["groups"]) == {"JavaScript", "Python"}
+    for group, count in bits["groups"].items():
+        assert bits["group_estimates"][group] == {"bits_per_byte": bits["estimates"][f"bits_per_byte/{group}"]}
+        assert bits["group_estimates"][group]["bits_per_byte"]["n"] == count
+    assert {"exact_match", "edit_similarity"} <= fim["group_estimates"]["Python"].keys()
 
 
 def test_without_held_out_files_nothing_is_claimed(tmp_path: Path) -> None:

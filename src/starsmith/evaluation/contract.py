@@ -247,7 +247,8 @@ class Benchmark(Protocol):
         self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]
     ) -> Score: ...
 
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]: ...
+    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
+        """Of the scores of any of the problems: results hold each group by itself too."""
 
 
 class Backend(Protocol):

@@ -16,7 +16,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -231,6 +231,7 @@ class _Stage:
             "num_skipped_problems": loaded.num_skipped,
             "published": [asdict(row) for row in published.of(self.benchmark.name)],
             "estimates": {name: asdict(estimate) for name, estimate in estimates.items()},
+            "group_estimates": self._group_estimates(counted),
             "labels": dict(sorted(Counter(score.label for score in scores).items())),
             "finish_reasons": dict(
                 sorted(Counter(answer.candidate.completion.finish_reason for answer in answers).items())
@@ -246,6 +247,22 @@ class _Stage:
             "examples": self._examples(answers, scores),
         }
         return result, [self._row(answer, score) for answer, score in zip(answers, scores, strict=True)]
+
+    def _group_estimates(self, scores: list[Score]) -> dict[str, dict[str, Any]]:
+        """Each group by itself, where there are several; measures that name the group are named without it."""
+        members: dict[str, list[Score]] = defaultdict(list)
+        for score in scores:
+            members[score.group].append(score)
+        if len(members) < 2:
+            return {}
+        return {
+            group: {
+                name.removesuffix(f"/{group}"): asdict(estimate)
+                for name, estimate in self.benchmark.aggregate(own, seed=self.seed).items()
+            }
+            for group, own in sorted(members.items())
+            if group
+        }
 
     def _preflight(self, problems: list[Problem]) -> Preflight | None:
         if not any(map(self.benchmark.checks, problems)):
