@@ -41,7 +41,9 @@ def test_reference_solutions_score_one(tmp_path: Path) -> None:
     assert results["sandbox"]["level"] in selftest.LEVELS
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert len((tmp_path / "generations.jsonl").read_text().splitlines()) == 10
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["generations.jsonl", "results.json"]
+    names = ["failures.jsonl", "generations.jsonl", "results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert (tmp_path / "failures.jsonl").read_bytes() == b""
 
 
 def test_each_failure_keeps_its_own_label(tmp_path: Path) -> None:
@@ -63,6 +65,11 @@ def test_each_failure_keeps_its_own_label(tmp_path: Path) -> None:
         ("HumanEval/0", "wrong"),
         ("HumanEval/1", "timeout"),
     ]
+    failed = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
+    assert [row["problem"] for row in failed] == [f"HumanEval/{number}" for number in range(4)]
+    assert [row["key"] for row in failed] == [row["key"] for row in rows if row["label"] != "pass"]
+    assert failed[3]["completion"] == answers["HumanEval/3"] and failed[3]["prompt"].startswith("from typing")
+    assert "NameError: name 'undefined' is not defined" in failed[3]["output"]
 
 
 def test_failures_of_the_sandbox_are_excluded_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

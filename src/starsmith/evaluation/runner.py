@@ -5,6 +5,7 @@ groups, which were excluded and why, which languages were skipped because their 
 each label and each finish reason occurred and how many completions held no answer, the sandbox that was used,
 what the reference solutions did, and what papers report. `generations.jsonl` holds every completion with its
 label. Both are the same bytes for the same model, data and verdicts: times of this machine are in neither.
+`failures.jsonl` holds some of those that did not pass, with their prompts and what their programs wrote.
 
 While a run lasts, completions and verdicts are kept in `journal/` under the hash of what they answer, so a
 killed run goes on where it stopped. A caller that names a place for them keeps them for later runs too.
@@ -25,7 +26,7 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import MachineError
-from starsmith.evaluation import published, registry, toolchains
+from starsmith.evaluation import failures, published, registry, toolchains
 from starsmith.evaluation.contract import (
     Backend,
     Benchmark,
@@ -52,7 +53,6 @@ _CHUNK_REQUESTS: Final = 64
 """Answered and journalled together. Chunks do not depend on what is already there: a row's last bits may depend
 on its batch, so a resumed run must batch as an uninterrupted one does."""
 _NUM_EXAMPLES: Final = 8
-_EXAMPLE_CHARS: Final = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +119,18 @@ def evaluate(
             "benchmarks": {},
         }
         rows: list[dict[str, Any]] = []
+        failed: list[dict[str, Any]] = []
         for entry in loaded:
             benchmark = entry.benchmark
             stage = _Stage(benchmark, backend, executor, generations, seed, progress)
-            own, own_rows = stage.run(entry)
+            own, own_rows, own_failed = stage.run(entry)
             drawn = registry.sampling(benchmark.name, config)
             own["sampling"] = asdict(drawn) if drawn else None
             results["benchmarks"][benchmark.name] = own
             rows += own_rows
-    write_text(folder / "generations.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+            failed += own_failed
+    write_text(folder / "generations.jsonl", _json_lines(rows))
+    write_text(folder / "failures.jsonl", _json_lines(failed))
     write_text(folder / "results.json", json.dumps(results, sort_keys=True, indent=1) + "\n")
     if cache is None:
         shutil.rmtree(journals, ignore_errors=True)
@@ -208,11 +211,16 @@ class _Stage:
     seed: int
     progress: StageProgress
 
-    def run(self, loaded: Loaded) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def run(self, loaded: Loaded) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+        """The results, a row for each answer, and the failures that are shown."""
         problems = loaded.problems
         checked = self._preflight(problems)
         answers = self._answers(problems)
-        scores = self._scores(answers, checked)
+        ran = self._results(answers, checked)
+        scores = [
+            self.benchmark.score(answer.problem, answer.request.sample, answer.candidate, own)
+            for answer, own in zip(answers, ran, strict=True)
+        ]
         excluded = dict(checked.excluded) if checked else {}
         for score in scores:
             if score.label == "sandbox_error":
@@ -246,7 +254,17 @@ class _Stage:
             "preflight": _described(checked),
             "examples": self._examples(answers, scores),
         }
-        return result, [self._row(answer, score) for answer, score in zip(answers, scores, strict=True)]
+        rows = [self._row(answer, score) for answer, score in zip(answers, scores, strict=True)]
+        failed = [
+            {
+                "benchmark": self.benchmark.name,
+                "key": rows[place]["key"],
+                **_shown(answers[place], scores[place]),
+                "output": failures.output(ran[place]),
+            }
+            for place in failures.choose(scores)
+        ]
+        return result, rows, failed
 
     def _group_estimates(self, scores: list[Score]) -> dict[str, dict[str, Any]]:
         """Each group by itself, where there are several; measures that name the group are named without it."""
@@ -309,7 +327,8 @@ class _Stage:
     def _key(self, request: Request) -> str:
         return content_key(self.backend.identity, self.benchmark.name, request)
 
-    def _scores(self, answers: list[_Answer], checked: Preflight | None) -> list[Score]:
+    def _results(self, answers: list[_Answer], checked: Preflight | None) -> list[list[RunResult]]:
+        """What the programs of each answer did."""
         programs: list[list[Program]] = []
         for answer in answers:
             limits = checked.limits.get(answer.problem.id, Limits()) if checked else Limits()
@@ -323,12 +342,7 @@ class _Stage:
             stage = f"{self.benchmark.name}: programs"
             results = self.executor.run(flat, progress=lambda done, total: self.progress(stage, done, total))
         remaining = iter(results)
-        return [
-            self.benchmark.score(
-                answer.problem, answer.request.sample, answer.candidate, [next(remaining) for _ in own]
-            )
-            for answer, own in zip(answers, programs, strict=True)
-        ]
+        return [[next(remaining) for _ in own] for own in programs]
 
     def _examples(self, answers: list[_Answer], scores: list[Score]) -> list[dict[str, Any]]:
         """The first answers of each label, for people to look at."""
@@ -339,17 +353,7 @@ class _Stage:
                 break
             seen[score.label] += 1
             if seen[score.label] <= _NUM_EXAMPLES // 4:
-                examples.append(
-                    {
-                        "problem": score.problem,
-                        "prompt": answer.request.prompt[-_EXAMPLE_CHARS:],
-                        "suffix": answer.request.suffix and answer.request.suffix[:_EXAMPLE_CHARS],
-                        "completion": answer.candidate.completion.text,
-                        "expected": answer.problem.inputs.get("middle"),
-                        "label": score.label,
-                        "detail": score.detail,
-                    }
-                )
+                examples.append(_shown(answer, score))
         return examples
 
     def _row(self, answer: _Answer, score: Score) -> dict[str, Any]:
@@ -359,6 +363,10 @@ class _Stage:
             **asdict(score),
             **{name: value for name, value in asdict(answer.candidate.completion).items() if value is not None},
         }
+
+
+def _shown(answer: _Answer, score: Score) -> dict[str, Any]:
+    return failures.answer(answer.problem, answer.request, answer.candidate, score)
 
 
 def _length(request: Request) -> int:
@@ -384,6 +392,10 @@ def _digest(problems: Sequence[Problem]) -> str:
     for problem in problems:
         digest.update(json.dumps(asdict(problem), sort_keys=True, default=repr).encode())
     return digest.hexdigest()[:40]
+
+
+def _json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -67,7 +67,7 @@ def steps(recipe: Recipe) -> list[Step]:
         ),
         Step(
             name="evaluation",
-            version=2,
+            version=3,
             run=functools.partial(_evaluate, recipe),
             about=", ".join(benchmarks),
             reads="text",
@@ -77,6 +77,7 @@ def steps(recipe: Recipe) -> list[Step]:
                 "data": _fingerprint([recipe.evaluation.data] if recipe.evaluation.data else []),
                 "seed": recipe.run.seed,
             },
+            logs=("failures.jsonl",),
         ),
     ]
 
