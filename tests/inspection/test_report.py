@@ -7,7 +7,7 @@ import pytest
 import report_corpus
 import report_inputs
 
-from starsmith.inspection import plots, report
+from starsmith.inspection import pages, plots
 from starsmith.inspection.composition import compose
 from starsmith.inspection.funnel import Amount
 from starsmith.inspection.report import ReportInputs, render_report
@@ -84,7 +84,7 @@ def test_every_rule_that_took_something_has_its_own_part_with_examples(inputs, p
     assert len(inputs.excerpts) > len(examples) / 2
     written = "".join(page.text)
     for excerpt in inputs.excerpts.values():
-        assert report.visible(excerpt) in written
+        assert pages.visible(excerpt) in written
     assert "[EMAIL]" in "".join(inputs.excerpts.values()), "findings are covered"
 
 
@@ -272,4 +272,4 @@ def test_long_curves_are_thinned_to_means():
     ],
 )
 def test_seconds(seconds, written):
-    assert report.format_seconds(seconds) == written
+    assert pages.format_seconds(seconds) == written

@@ -4,30 +4,21 @@
 that was not run is shown as "not run" rather than left out, so that a page without an evaluation cannot be
 mistaken for one that had nothing to say.
 
-Code on this page is hostile until proven otherwise: it comes from anybody's repository and from a model. All
-text is escaped by the template engine; control and direction-changing characters are made visible (they can
-make code read differently from what it is, CVE-2021-42574); and a content security policy lets the page load
-nothing and run one script, known by its hash: the few lines that sort tables. The page is complete without it.
+How text stays text is told in `pages`.
 """
 
-import base64
-import hashlib
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from starsmith.inspection import plots, training_curves
+from starsmith.inspection import pages, plots, training_curves
 from starsmith.inspection.composition import Composition, Share
 from starsmith.inspection.funnel import Funnel
+from starsmith.inspection.pages import cut, format_number, format_share
 from starsmith.inspection.plots import Plot
 from starsmith.inspection.training_curves import Event, StageSummary
 
-_TEMPLATES = Path(__file__).parent / "templates"
 MAX_SAMPLES = 6
 _MAX_SAMPLE_CHARS = 4_000
 _NOT_LISTED_IN_MODEL = {"architectures", "transformers_version", "torch_dtype", "dtype"}
@@ -100,8 +91,6 @@ class _View:
 
 def render_report(inputs: ReportInputs) -> str:
     """The page as HTML; the same inputs give the same text."""
-    script = (_TEMPLATES / "sort_tables.js.jinja").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     view = _View(
         inputs=inputs,
         tiles=_tiles(inputs),
@@ -114,70 +103,7 @@ def render_report(inputs: ReportInputs) -> str:
             name: value for name, value in (inputs.model or {}).items() if name not in _NOT_LISTED_IN_MODEL
         },
     )
-    page = _environment().get_template("report.html.jinja")
-    return page.render(view=view, inputs=inputs, script=script, script_digest=digest)
-
-
-def visible(text: object) -> str:
-    """Text in which what would be invisible or change its direction stands as U+XXXX in brackets."""
-    return "".join(_visible_char(char) for char in str(text))
-
-
-def _visible_char(char: str) -> str:
-    if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return char
-    return "" if char == "\r" else f"[U+{ord(char):04X}]"
-
-
-def format_number(value: Any) -> str:
-    """Whole numbers with thousands separators, others with four significant digits; the rest as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def format_seconds(value: float) -> str:
-    """0.42 s, 12.3 s, 3 min 20 s, 5 h 07 min, 12 d 03 h."""
-    if value < 10:
-        return f"{value:.2f} s"
-    if value < 60:
-        return f"{value:.1f} s"
-    if value < 7_200:
-        return f"{int(value + 0.5) // 60} min {int(value + 0.5) % 60:02d} s"
-    minutes = int(value / 60 + 0.5)
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes // 1_440:,} d {minutes % 1_440 // 60:02d} h"
-
-
-def format_share(part: float, whole: float) -> str:
-    """The percentage, or a dash where there is no whole."""
-    return f"{100 * part / whole:.1f} %" if whole else "\u2013"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "bytes": plots.format_bytes,
-        "count": plots.format_count,
-        "number": format_number,
-        "ln": math.log,
-        "seconds": format_seconds,
-        "visible": visible,
-        "words": lambda name: str(name).replace("_", " "),
-    }
-    environment.globals |= {"share": format_share, "max_events": training_curves.MAX_EVENTS}
-    return environment
+    return pages.render("report.html.jinja", view=view, inputs=inputs, max_events=training_curves.MAX_EVENTS)
 
 
 def _tiles(inputs: ReportInputs) -> list[_Tile]:
@@ -243,16 +169,11 @@ def _samples(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
         rest = [sample for sample in samples if not any(sample is first for first in firsts)]
         for sample in (firsts + rest)[:MAX_SAMPLES]:
             texts = {
-                key: _cut(str(sample.get(key) or "")) for key in ("prompt", "completion", "suffix", "expected")
+                key: cut(str(sample.get(key) or ""), _MAX_SAMPLE_CHARS)
+                for key in ("prompt", "completion", "suffix", "expected")
             }
             chosen.append({**sample, **texts, "benchmark": name})
     return chosen
-
-
-def _cut(text: str) -> str:
-    if len(text) <= _MAX_SAMPLE_CHARS:
-        return text
-    return f"{text[:_MAX_SAMPLE_CHARS]}\n[{len(text) - _MAX_SAMPLE_CHARS:,} more characters]"
 
 
 def _figures(inputs: ReportInputs) -> dict[str, Plot]:
