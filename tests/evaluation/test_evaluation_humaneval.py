@@ -7,7 +7,7 @@ import pytest
 
 from starsmith.errors import InputError, MachineError
 from starsmith.evaluation.benchmarks.humaneval import STOPS, HumanEval
-from starsmith.evaluation.contract import Candidate, Completion, Limits, Problem, Program, RunResult
+from starsmith.evaluation.contract import Candidate, Completion, Limits, Problem, Program, RunResult, Sampling
 from starsmith.evaluation.execution import Executor, calibrated, preflight
 from starsmith.evaluation.journal import Journal
 from starsmith.evaluation.sandbox import selftest
@@ -81,11 +81,11 @@ def test_a_damaged_archive_is_an_input_error(tmp_path: Path) -> None:
 
 def test_the_request_is_the_harnesses() -> None:
     problem = HumanEval().load()[0]
-    first, second = HumanEval(samples=2, temperature=0.2).requests(problem)
+    first, second = HumanEval(sampling=Sampling(samples=2, temperature=0.2)).requests(problem)
     assert first.prompt == problem.inputs["prompt"].strip()
     assert first.stop == STOPS and "<file_sep>" in first.stop and "\nclass" in first.stop
     assert first.seed != second.seed
-    assert first == HumanEval(samples=7, temperature=0.2).requests(problem)[0]
+    assert first == HumanEval(sampling=Sampling(samples=7, temperature=0.2)).requests(problem)[0]
 
 
 def test_what_follows_a_stop_is_not_judged() -> None:
@@ -93,6 +93,14 @@ def test_what_follows_a_stop_is_not_judged() -> None:
     completion = Completion(text="\n    return 2 * x\n\nprint(double(1))<file_sep>import os\n")
     candidate = HumanEval().extract(problem, completion)
     assert candidate.text == LINE["prompt"].strip() + "\n    return 2 * x\n\n"
+
+
+def test_the_habits_of_chat_cost_nothing() -> None:
+    problem = Problem(id="x", inputs=LINE)
+    function = "def double(x: int) -> int:\n    return 2 * x"
+    for text in (function, f"```python\n{function}\n```\nThis doubles."):
+        candidate = HumanEval().extract(problem, Completion(text=text))
+        assert candidate.text == f"{LINE['prompt'].strip()}\n{function}\n"
 
 
 def test_every_reference_passes_and_no_empty_answer_does(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -269,7 +277,7 @@ def test_a_torn_journal_line_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_pass_at_k_counts_samples_of_a_problem_together() -> None:
-    benchmark = HumanEval(samples=10)
+    benchmark = HumanEval()
 
     def scores(problem: str, num_passed: int) -> list[object]:
         inputs = Problem(id=problem, inputs=LINE)

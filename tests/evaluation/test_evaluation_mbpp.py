@@ -5,7 +5,7 @@ from program_cases import assert_known_worth, labels, real_data, written_rows
 
 from starsmith.errors import InputError
 from starsmith.evaluation.benchmarks.mbpp import STOPS, Mbpp
-from starsmith.evaluation.contract import Completion, MissingDataError
+from starsmith.evaluation.contract import Completion, MissingDataError, Sampling
 from starsmith.evaluation.sandbox.pool import Sandbox
 
 DOUBLE = {
@@ -82,6 +82,6 @@ def test_a_missing_file_and_one_of_another_version_are_explained(tmp_path: Path)
 
 def test_samples_differ_in_their_seeds_only(mbpp: Mbpp) -> None:
     problem = mbpp.load()[0]
-    first, second = Mbpp(samples=2, temperature=0.2).requests(problem)
+    first, second = Mbpp(sampling=Sampling(samples=2, temperature=0.2)).requests(problem)
     assert first.seed != second.seed and first.prompt == second.prompt
     assert mbpp.extract(problem, Completion(text="x\nprint(1)")).text == first.prompt + "x\n"

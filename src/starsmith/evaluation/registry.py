@@ -100,6 +100,7 @@ def make(name: str, config: recipe.Evaluation, heldout: Sequence[Path], seed: in
         "heldout": tuple(heldout),
         "max_files": config.heldout_files,
         "seed": seed,
+        "sampling": drawn,
         **(dataclasses.asdict(drawn) if drawn else {}),
     }
     taken = {field.name for field in dataclasses.fields(kind)}

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from starsmith.evaluation.benchmarks.python_programs import pass_at_ks, read_rows, sampled_requests, verdict
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, pass_at_ks, read_rows, verdict
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -53,21 +53,13 @@ DATA: Final = DataSet(
 INSTRUCTIONS: Final = ("descriptive", "lazy")
 _BLOCK: Final = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _EXCESS: Final = "ExcessCode "
-_KS: Final = (1, 10, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanItEdit:
-    data: Path | None = None
-    """The folder with `canitedit/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
+class CanItEdit(SampledPrograms):
+    sampling: Sampling = PAPER
 
     name: str = "canitedit"
-    version: str = "1"
 
     def load(self) -> list[Problem]:
         fields = dict.fromkeys(("full_name", "before", "after", "tests"), str)
@@ -92,15 +84,8 @@ class CanItEdit:
 
     def requests(self, problem: Problem) -> list[Request]:
         before, instruction = problem.inputs["before"], problem.inputs["instruction"]
-        request = Request(
-            problem=problem.id,
-            prompt=f"## Code Before:\n{before}\n## Instruction:\n{instruction}\n## Code After:\n",
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        prompt = f"## Code Before:\n{before}\n## Instruction:\n{instruction}\n## Code After:\n"
+        return self.asked(problem, prompt, STOPS)
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         text = cut_at_stop(completion.text, STOPS)
@@ -131,7 +116,7 @@ class CanItEdit:
             groups[f"/{score.group}"].append(score)
         estimates: dict[str, Estimate] = {}
         for suffix, members in sorted(groups.items()):
-            passes = pass_at_ks(members, _KS, seed=seed)
+            passes = pass_at_ks(members, self.ks, seed=seed)
             estimates |= {f"{name}{suffix}": estimate for name, estimate in passes.items()}
             estimates[f"excess_code{suffix}"] = _mean_excess(members, seed)
         return estimates

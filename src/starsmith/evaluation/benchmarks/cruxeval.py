@@ -15,16 +15,14 @@ The paper draws 10 samples at temperature 0.2 for pass@1 (and again at 0.8 for p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
-from starsmith.evaluation.benchmarks.python_programs import pass_at_ks, read_rows, sampled_requests, verdict
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, read_rows, verdict
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
     Completion,
     DataSet,
-    Estimate,
     Problem,
     Program,
     Request,
@@ -43,7 +41,6 @@ DATA: Final = DataSet(
     files=("cruxeval.jsonl.gz",),
     source="github.com/facebookresearch/cruxeval, data/cruxeval.jsonl (MIT)",
 )
-_KS: Final = (1, 5, 10)
 
 _INPUT_PROMPT: Final = """\
 You will be given a function f and an output in the form f(??) == output. Find any input such that executing f \
@@ -113,17 +110,10 @@ assert f({input}) == ??
 
 
 @dataclass(frozen=True, kw_only=True)
-class CruxEval:
+class CruxEval(SampledPrograms):
     asks: Literal["input", "output"]
-    data: Path | None = None
-    """The folder with `cruxeval/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
-
-    version: str = "1"
+    sampling: Sampling = PAPER
+    ks: ClassVar[tuple[int, ...]] = (1, 5, 10)
 
     @property
     def name(self) -> str:
@@ -145,15 +135,7 @@ class CruxEval:
 
     def requests(self, problem: Problem) -> list[Request]:
         template = _INPUT_PROMPT if self.asks == "input" else _OUTPUT_PROMPT
-        request = Request(
-            problem=problem.id,
-            prompt=template.format(**problem.inputs),
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        return self.asked(problem, template.format(**problem.inputs), STOPS)
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         answer = cut_at_stop(completion.text, STOPS)
@@ -182,10 +164,6 @@ class CruxEval:
                 detail="no call of f" if self.asks == "input" else "the call itself as its output",
             )
         return verdict(problem, sample, self.programs(problem, candidate), results)
-
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """pass@1, and pass@5 and pass@10 where there are as many samples."""
-        return pass_at_ks(scores, _KS, seed=seed)
 
 
 def _is_evasion(asks: str, problem: Problem, candidate: Candidate) -> bool:

@@ -11,12 +11,13 @@ with a plus.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from starsmith.evaluation.benchmarks.python_programs import pass_at_ks, verdict
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, pass_at_ks, verdict
 from starsmith.evaluation.contract import Candidate, Estimate, Problem, Program, RunResult, Score, content_key
 
 FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
@@ -32,31 +33,36 @@ _BASE_FAILED: Final = "original tests: "
 _PLUS_FAILED: Final = "further tests: "
 
 
-def evalplus_programs(problem: Problem, candidate: Candidate, *, conversion: str = "") -> list[Program]:
-    """One program for the original inputs, and one for the further ones where there are any."""
-    parts = [problem.inputs["base_input"], list(problem.inputs["plus_input"])]
-    return [_program(problem, candidate, inputs, conversion) for inputs in parts if inputs]
+@dataclass(frozen=True, kw_only=True)
+class EvalPlus(SampledPrograms):
+    """HumanEval+ or MBPP+."""
 
+    conversions: ClassVar[Mapping[str, str]] = {}
+    """Problem to how its arguments are made of their JSON (`evalplus_driver.arguments`)."""
 
-def evalplus_score(
-    problem: Problem, sample: int, programs: Sequence[Program], results: Sequence[RunResult]
-) -> Score:
-    """Passes when both programs do; the detail says which did not."""
-    score = verdict(problem, sample, programs, results)
-    if score.label == "pass":
-        return score
-    base_passed = verdict(problem, sample, programs[:1], results[:1]).label == "pass"
-    return dataclasses.replace(score, detail=(_PLUS_FAILED if base_passed else _BASE_FAILED) + score.detail)
+    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
+        """One program for the original inputs, and one for the further ones where there are any."""
+        parts = [problem.inputs["base_input"], list(problem.inputs["plus_input"])]
+        conversion = self.conversions.get(problem.id, "")
+        return [_program(problem, candidate, inputs, conversion) for inputs in parts if inputs]
 
+    def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
+        """Passes when both programs do; the detail says which did not."""
+        programs = self.programs(problem, candidate)
+        score = verdict(problem, sample, programs, results)
+        if score.label == "pass":
+            return score
+        base_passed = verdict(problem, sample, programs[:1], results[:1]).label == "pass"
+        return dataclasses.replace(score, detail=(_PLUS_FAILED if base_passed else _BASE_FAILED) + score.detail)
 
-def evalplus_aggregate(scores: Sequence[Score], ks: Sequence[int], *, seed: int) -> dict[str, Estimate]:
-    """pass@k of all tests, and `base/pass@k` of the original tests alone."""
-    base = [
-        dataclasses.replace(score, value=float(score.label == "pass" or score.detail.startswith(_PLUS_FAILED)))
-        for score in scores
-    ]
-    estimates = pass_at_ks(scores, ks, seed=seed)
-    return estimates | {f"base/{name}": value for name, value in pass_at_ks(base, ks, seed=seed).items()}
+    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
+        """pass@k of all tests, and `base/pass@k` of the original tests alone."""
+        base = [
+            dataclasses.replace(score, value=float(score.label == "pass" or score.detail.startswith(_PLUS_FAILED)))
+            for score in scores
+        ]
+        estimates = pass_at_ks(scores, self.ks, seed=seed)
+        return estimates | {f"base/{name}": value for name, value in pass_at_ks(base, self.ks, seed=seed).items()}
 
 
 def _program(problem: Problem, candidate: Candidate, inputs: list[Any], conversion: str) -> Program:

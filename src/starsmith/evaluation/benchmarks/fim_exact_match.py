@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from starsmith.evaluation.benchmarks.santacoder_fim import STOPS
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -33,7 +34,6 @@ from starsmith.evaluation.contract import (
 from starsmith.evaluation.heldout import HeldoutFile, choose_files
 from starsmith.evaluation.statistics import bootstrap_ratio, wilson
 
-STOPS: Final = ("<|endoftext|>", "<|filename|>", "<file_sep>")
 SAMPLING: Final = Sampling(max_new_tokens=128)
 """Greedy: a match is exact or not, and 128 tokens are far more than the longest hole."""
 _MIN_LINES: Final = 3

@@ -13,17 +13,15 @@ program that returns the answer stands for the reference.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Literal
 
 from starsmith.evaluation.benchmarks.gsm8k_pal_shots import SHOTS
-from starsmith.evaluation.benchmarks.python_programs import pass_at_ks, read_rows, sampled_requests, verdict
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, read_rows, verdict
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
     Completion,
     DataSet,
-    Estimate,
     Problem,
     Program,
     Request,
@@ -45,21 +43,12 @@ DATA: Final = DataSet(
 )
 TOLERANCE: Final = 1e-3
 _HEADER: Final = "# solution in Python:"
-_KS: Final = (1, 10, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gsm8kPal:
+class Gsm8kPal(SampledPrograms):
     part: Literal["gsm8k", "gsm_hard"] = "gsm8k"
-    data: Path | None = None
-    """The folder with `gsm8k-pal/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
-
-    version: str = "1"
+    sampling: Sampling = PAPER
 
     @property
     def name(self) -> str:
@@ -81,15 +70,7 @@ class Gsm8kPal:
         ]
 
     def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=prompt(problem.inputs["input"]),
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        return self.asked(problem, prompt(problem.inputs["input"]), STOPS)
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         text = cut_at_stop(completion.text, STOPS).split(_HEADER)[-1].strip()
@@ -110,10 +91,6 @@ class Gsm8kPal:
         return replace(
             score, label="wrong", value=0.0, detail=f"{problem.inputs['target']} expected, got {answer[:80]}"
         )
-
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """pass@1 (with greedy samples, the accuracy), and pass@10 and pass@100 with as many samples."""
-        return pass_at_ks(scores, _KS, seed=seed)
 
 
 def prompt(asked: str) -> str:

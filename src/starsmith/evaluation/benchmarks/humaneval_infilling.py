@@ -10,31 +10,26 @@ The paper reports no numbers on these sets; greedy pass@1 is what the FIM paper'
 with many samples, so `samples` and `temperature` are the user's to raise.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-from starsmith.evaluation.benchmarks.python_programs import pass_at_ks, read_rows, sampled_requests, verdict
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, read_rows
+from starsmith.evaluation.benchmarks.santacoder_fim import STOPS
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
     Completion,
     DataSet,
-    Estimate,
     Problem,
     Program,
     Request,
-    RunResult,
     Sampling,
-    Score,
     cut_at_stop,
 )
 from starsmith.evaluation.verdicts import proved_program
 
 Part = Literal["single_line", "multi_line", "random_span", "random_span_light"]
 
-STOPS: Final = ("<|endoftext|>", "<|filename|>", "<file_sep>")
 PAPER: Final = Sampling(max_new_tokens=512)
 """Greedy; the longest part that is taken out has fewer than 512 tokens."""
 FILES: Final[dict[Part, str]] = {
@@ -56,22 +51,13 @@ _FIELDS: Final = {
     "canonical_solution": str,
     "test": str,
 }
-_KS: Final = (1, 10, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HumanEvalInfilling:
+class HumanEvalInfilling(SampledPrograms):
     part: Part
     """Which set."""
-    data: Path | None = None
-    """The folder with `humaneval-infilling/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
-
-    version: str = "1"
+    sampling: Sampling = PAPER
 
     @property
     def name(self) -> str:
@@ -89,16 +75,7 @@ class HumanEvalInfilling:
         ]
 
     def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=problem.inputs["prompt"],
-            suffix=problem.inputs["suffix"],
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        return self.asked(problem, problem.inputs["prompt"], STOPS, suffix=problem.inputs["suffix"])
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         return Candidate(text=cut_at_stop(completion.text, STOPS), completion=completion)
@@ -107,10 +84,3 @@ class HumanEvalInfilling:
         inputs = problem.inputs
         whole = inputs["prompt"] + candidate.text + inputs["suffix"]
         return [proved_program(f"{whole}\n{inputs['test']}\ncheck({inputs['entry_point']})")]
-
-    def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
-        return verdict(problem, sample, self.programs(problem, candidate), results)
-
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """pass@1, and pass@10 and pass@100 where there are as many samples."""
-        return pass_at_ks(scores, _KS, seed=seed)

@@ -8,30 +8,19 @@ Two problems (367 and 927 of the whole set; 367 lies in the split) come with cod
 harness leaves it out and so fails every answer to them; here it runs before the tests, after the candidate.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from starsmith.evaluation.benchmarks.python_programs import (
-    continued,
-    pass_at_ks,
-    read_rows,
-    sampled_requests,
-    verdict,
-)
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, continued, read_rows
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
     Completion,
     DataSet,
-    Estimate,
     Problem,
     Program,
     Request,
-    RunResult,
     Sampling,
-    Score,
 )
 from starsmith.evaluation.verdicts import proved_program
 
@@ -45,21 +34,13 @@ DATA: Final = DataSet(
 )
 FIRST_TEST_ID: Final = 11
 LAST_TEST_ID: Final = 510
-_KS: Final = (1, 10, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mbpp:
-    data: Path | None = None
-    """The folder with `mbpp/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
+class Mbpp(SampledPrograms):
+    sampling: Sampling = PAPER
 
     name: str = "mbpp"
-    version: str = "1"
 
     def load(self) -> list[Problem]:
         rows = read_rows(
@@ -79,15 +60,7 @@ class Mbpp:
         ]
 
     def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=prompt(problem),
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        return self.asked(problem, prompt(problem), STOPS)
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         return Candidate(text=continued(prompt(problem), completion.text, STOPS), completion=completion)
@@ -95,13 +68,6 @@ class Mbpp:
     def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
         tests = "\n".join((problem.inputs["test_setup_code"], *problem.inputs["test_list"]))
         return [proved_program(f"{candidate.text}\n\n{tests}")]
-
-    def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
-        return verdict(problem, sample, self.programs(problem, candidate), results)
-
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """pass@1, and pass@10 and pass@100 where there are as many samples."""
-        return pass_at_ks(scores, _KS, seed=seed)
 
 
 def prompt(problem: Problem) -> str:

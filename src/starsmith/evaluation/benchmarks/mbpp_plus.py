@@ -9,31 +9,21 @@ JSON has no tuples, sets or complex numbers, which the arguments of 63 problems 
 by EvalPlus's own list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from starsmith.evaluation.benchmarks.evalplus_programs import (
-    FIELDS,
-    evalplus_aggregate,
-    evalplus_programs,
-    evalplus_score,
-)
+from starsmith.evaluation.benchmarks.evalplus_programs import FIELDS, EvalPlus
 from starsmith.evaluation.benchmarks.mbpp import STOPS
-from starsmith.evaluation.benchmarks.python_programs import continued, read_rows, sampled_requests
+from starsmith.evaluation.benchmarks.python_programs import continued, read_rows
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
     Completion,
     DataSet,
-    Estimate,
     Problem,
-    Program,
     Request,
-    RunResult,
     Sampling,
-    Score,
 )
 
 PAPER: Final = Sampling(max_new_tokens=512)
@@ -61,22 +51,14 @@ _GROUPS: Final[dict[str, tuple[int, ...]]] = {
     "a number and a complex number": (124,),
 }
 CONVERSIONS: Final = {f"Mbpp/{number}": name for name, numbers in _GROUPS.items() for number in numbers}
-"""Problem to how its arguments are made of their JSON (`evalplus_driver.arguments`)."""
-_KS: Final = (1, 10, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MbppPlus:
-    data: Path | None = None
-    """The folder with `mbppplus/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
+class MbppPlus(EvalPlus):
+    sampling: Sampling = PAPER
+    conversions: ClassVar[Mapping[str, str]] = CONVERSIONS
 
     name: str = "mbpp_plus"
-    version: str = "1"
 
     def load(self) -> list[Problem]:
         path = DATA.file(self.data, "MbppPlus.jsonl.gz", "MbppPlus.jsonl")
@@ -93,24 +75,7 @@ class MbppPlus:
         ]
 
     def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=problem.inputs["prompt"],
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        return self.asked(problem, problem.inputs["prompt"], STOPS)
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         return Candidate(text=continued(problem.inputs["prompt"], completion.text, STOPS), completion=completion)
-
-    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
-        return evalplus_programs(problem, candidate, conversion=CONVERSIONS.get(problem.id, ""))
-
-    def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
-        return evalplus_score(problem, sample, self.programs(problem, candidate), results)
-
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        return evalplus_aggregate(scores, _KS, seed=seed)

@@ -1,4 +1,5 @@
-"""What the benchmarks of generated Python share: rows of data, sampled requests, a verdict, pass@k.
+"""What the benchmarks of generated Python share: rows of data, sampled requests, a verdict, pass@k; and the class
+that most of them are a variant of.
 
 Data files are JSON lines, plain or compressed. A file of another version shows itself by fields that are absent
 or of another type; the message names the line and the field.
@@ -13,19 +14,22 @@ the function again rather than running into the prompt's last line.
 import gzip
 import json
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starsmith.errors import InputError
 from starsmith.evaluation.contract import (
+    Candidate,
     Estimate,
     Problem,
     Program,
     Request,
     RunResult,
+    Sampling,
     Score,
     cut_at_stop,
     sample_seed,
@@ -34,6 +38,48 @@ from starsmith.evaluation.statistics import estimate_pass_at_k
 from starsmith.evaluation.verdicts import judge
 
 _FENCE: Final = re.compile(r"\s*```[\w+-]*[ \t]*\r?\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledPrograms(ABC):
+    """A benchmark whose completions are sampled and become programs, all of which must pass."""
+
+    data: Path | None = None
+    """The folder of all data sets."""
+    sampling: Sampling
+    seed: int = 42
+
+    version: str = "1"
+    ks: ClassVar[tuple[int, ...]] = (1, 10, 100)
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @abstractmethod
+    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]: ...
+
+    def asked(
+        self, problem: Problem, prompt: str, stop: tuple[str, ...], *, suffix: str | None = None
+    ) -> list[Request]:
+        """One question, as often as samples are drawn."""
+        request = Request(
+            problem=problem.id,
+            prompt=prompt,
+            suffix=suffix,
+            stop=stop,
+            max_new_tokens=self.sampling.max_new_tokens,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+        )
+        return sampled_requests(request, benchmark=self.name, samples=self.sampling.samples, seed=self.seed)
+
+    def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
+        return verdict(problem, sample, self.programs(problem, candidate), results)
+
+    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
+        """pass@1 (with greedy samples, the accuracy), and the other pass@k where there are as many samples."""
+        return pass_at_ks(scores, self.ks, seed=seed)
 
 
 def read_rows(path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from starsmith.errors import InputError
-from starsmith.evaluation.benchmarks.python_programs import pass_at_ks, sampled_requests
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, pass_at_ks
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -43,17 +43,10 @@ FIELDS: Final = ("name", "language", "prompt", "suffix", "canonical_solution")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SantaCoderFim:
-    data: Path | None = None
-    """The folder with `santacoder-fim/`."""
-    samples: int = PAPER.samples
-    temperature: float = PAPER.temperature
-    top_p: float = PAPER.top_p
-    max_new_tokens: int = PAPER.max_new_tokens
-    seed: int = 42
+class SantaCoderFim(SampledPrograms):
+    sampling: Sampling = PAPER
 
     name: str = "santacoder_fim"
-    version: str = "1"
 
     def load(self) -> list[Problem]:
         rows = _read(DATA.file(self.data, *DATA.files))
@@ -66,16 +59,7 @@ class SantaCoderFim:
         return []
 
     def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=problem.inputs["prompt"],
-            suffix=problem.inputs["suffix"],
-            stop=STOPS,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.samples, seed=self.seed)
+        return self.asked(problem, problem.inputs["prompt"], STOPS, suffix=problem.inputs["suffix"])
 
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         return Candidate(text=cut_at_stop(completion.text, STOPS), completion=completion)
