@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from artificial_language import FakeLoader
 
 from starsmith.errors import InputError, MachineError
 from starsmith.recipe import Hardware
@@ -88,8 +89,43 @@ def test_a_killed_run_ends_like_any_other(killed_at, tmp_path, make_loader, mode
     resumed = make_loader()
     found = train(folder, resumed, *arguments, seed=1)
     assert_same_run(found, expected, folder, whole)
-    assert resumed.digests == loader.digests[killed_at - killed_at % 5 :]
+    newest = max(step for step in (0, 2, 5, 7, 10) if step <= killed_at)
+    assert resumed.digests == loader.digests[newest:]
     assert [line["batch"] for line in metrics.read(folder)] == loader.digests
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3, 4, 7])
+def test_a_kill_at_any_moment_loses_at_most_one_interval(interval, tmp_path, model_config, settings, monkeypatch):
+    """Each checkpoint takes as long to write as it can: until training waits for it."""
+    behind, plain_finish, plain_commit = [], checkpoint.Checkpoints.finish, checkpoint.Checkpoints._commit
+    awaited = threading.Event()
+
+    def finish(self):
+        if self._thread is not None:
+            awaited.set()
+        plain_finish(self)
+
+    def commit(self, *arguments):
+        assert awaited.wait(60)
+        awaited.clear()
+        plain_commit(self, *arguments)
+
+    class Watching(FakeLoader):
+        def next_batch(self):
+            committed = [
+                int(place.name.removeprefix("step-"))
+                for place in (tmp_path / "checkpoints").glob("step-*")
+                if place.suffix == ""
+            ]
+            behind.append(self.step + 1 - max(committed, default=0))
+            return super().next_batch()
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "finish", finish)
+    monkeypatch.setattr(checkpoint.Checkpoints, "_commit", commit)
+    loader = Watching()
+    train(tmp_path, loader, [], model_config, settings(checkpoint_steps=interval, steps=16), seed=1)
+    assert len(behind) == 16
+    assert max(behind) == interval
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -147,6 +183,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_next_older(
     with pytest.raises(KilledError):
         train(folder, make_loader(), [], model_config, settings(), seed=1, progress=killer(11))
     place = folder / "checkpoints" / checkpoint.name_of(10)
+    assert checkpoints(folder) == [checkpoint.name_of(step) for step in (5, 10)]
     weights = place / "rank-00000.safetensors"
     data = weights.read_bytes()
     if damage == "cut":
@@ -170,7 +207,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_next_older(
 def test_no_whole_checkpoint_starts_again_and_says_so(tmp_path, make_loader, model_config, settings, caplog):
     with pytest.raises(KilledError):
         train(tmp_path, make_loader(), [], model_config, settings(), seed=1, progress=killer(6))
-    (tmp_path / "checkpoints" / checkpoint.name_of(5) / "manifest.json").unlink()
+    for place in (tmp_path / "checkpoints").iterdir():
+        (place / "manifest.json").unlink()
     loader = make_loader()
     with caplog.at_level(logging.WARNING):
         train(tmp_path, loader, [], model_config, settings(), seed=1)
@@ -195,7 +233,7 @@ def test_a_full_disk_leaves_the_older_checkpoints(
             fault.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(1, 1, 0))
         else:
             fault.setattr(checkpoint, where, refuse)
-        with pytest.raises(MachineError, match=r"disk is full: could not write .*step-00000010 of [\d,]+ bytes"):
+        with pytest.raises(MachineError, match=r"disk is full: could not write .*step-00000007 of [\d,]+ bytes"):
             train(folder, make_loader(), [], model_config, settings(), seed=1)
     assert checkpoints(folder) == [checkpoint.name_of(5)]
     found = train(folder, make_loader(), [], model_config, settings(), seed=1)
@@ -424,7 +462,7 @@ def test_the_caller_s_random_state_is_left_alone(tmp_path, make_loader, model_co
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint(tmp_path, make_loader, model_config, settings):
-    """SIGKILL before the second checkpoint is shown: the first is used, nothing else is visible."""
+    """SIGKILL before the last checkpoint but one is shown: the one before is used, nothing else is visible."""
     script = f"""
 import os, signal, sys
 from pathlib import Path
@@ -445,9 +483,9 @@ loop.train(Path({str(tmp_path / "killed")!r}), FakeLoader(), [], MODEL,
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert checkpoints(tmp_path / "killed") == ["step-00000005", "step-00000010.partial"]
+    assert checkpoints(tmp_path / "killed") == ["step-00000005", "step-00000007", "step-00000010.partial"]
     loader = make_loader()
     found = train(tmp_path / "killed", loader, [], model_config, settings(), seed=1)
-    assert len(loader.digests) == 7
+    assert len(loader.digests) == 5
     expected = train(tmp_path / "whole", make_loader(), [], model_config, settings(), seed=1)
     assert_same_run(found, expected, tmp_path / "killed", tmp_path / "whole")

@@ -15,8 +15,8 @@ A kill at any moment leaves the newest committed checkpoint. A checkpoint whose 
 named in a warning and the next older one is used.
 
 Price: one host copy of the state (`slices.HostCopy`); a run killed while its newest checkpoint is still being
-written continues from the one before; each checkpoint is read for its digests before it is used, the files shared
-out among the ranks.
+written continues from the one before, which is why the loop saves twice in an interval; each checkpoint is read
+for its digests before it is used, the files shared out among the ranks.
 """
 
 import errno
@@ -364,13 +364,13 @@ class Checkpoints:
     def _prune(self, newest: int) -> None:
         """Removes what the newest checkpoint makes superfluous.
 
-        Checkpoints outside the schedule (of runs told to stop) go, so that an interrupted run ends with the same
-        checkpoints as any other. Later ones stay until they are overwritten: they are damaged, and not ours to
-        judge twice.
+        Checkpoints outside the schedule (midway, or of runs told to stop) go with the next one, so that an
+        interrupted run ends with the same checkpoints as any other. Later ones stay until they are overwritten:
+        they are damaged, and not ours to judge twice.
         """
         places = {number: place for number, place in _places(self.folder).items() if number <= newest}
-        scheduled = [number for number in places if self.is_scheduled(number) or number == newest]
-        kept = {*scheduled[-self.keep :]}
+        scheduled = [number for number in places if self.is_scheduled(number)]
+        kept = {newest, *scheduled[-self.keep :]}
         if self.keep_every is not None:
             kept.update(number for number in scheduled if number % self.keep_every == 0)
         for number, place in places.items():

@@ -153,12 +153,12 @@ def train(
             run.resume(start)
             while run.step < config.steps:
                 run.advance()
-                if run.is_scheduled(run.step):
+                if run.is_to_be_saved(run.step):
                     run.save()
                 if world.is_first:
                     progress(run.step, config.steps, run.metrics.text())
                 if run.told_to_stop() and run.step < config.steps:
-                    if not run.is_scheduled(run.step):
+                    if not run.is_to_be_saved(run.step):
                         run.save()
                     run.checkpoints.finish()
                     raise TrainingStoppedError(
@@ -215,6 +215,12 @@ class _Run:
 
     def is_scheduled(self, step: int) -> bool:
         return step % self.config.checkpoint_steps == 0 or step == self.config.steps
+
+    def is_to_be_saved(self, step: int) -> bool:
+        """Also midway between scheduled steps: writing goes on while the run does, and each save waits for the one
+        before it, so that at any moment the newest whole checkpoint is at most `checkpoint_steps` behind."""
+        midway = self.config.checkpoint_steps // 2
+        return self.is_scheduled(step) or (midway > 0 and step % self.config.checkpoint_steps == midway)
 
     def told_to_stop(self) -> bool:
         """Whether all ranks know that one of them was; one rank alone need not wait for the next message."""
@@ -309,6 +315,8 @@ class _Run:
                 lineage=self.lineage.pending(),
             )
         )
+        if self.config.checkpoint_steps == 1:  # there is no midway
+            self.checkpoints.finish()
 
     def result(self, start: Weights | None) -> Trained:
         return Trained(
