@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,75 @@ def test_contexts_are_cut_to_the_window_next_to_what_is_asked(backend: Starsmith
     assert tokens == before[-(WINDOW - 10) :] and cut == len(before) - len(tokens)
     (completion,) = backend.generate([request])
     assert completion.num_cut_tokens > 0 and completion.num_tokens <= 10
+
+
+def test_other_files_stand_before_the_prompt_with_their_separator(backend: StarsmithBackend) -> None:
+    encode = backend.contexts.encode
+    request = Request(
+        problem="x", before=("<repo_name>",), context=("a/b", "c.py\nx"), separator="<file_sep>", prompt="d.py\n"
+    )
+    name, separator = SPECIAL.index("<repo_name>"), SPECIAL.index("<file_sep>")
+    tokens, cut = backend.contexts.context(request)
+    assert tokens == [name, *encode("a/b"), separator, *encode("c.py\nx"), separator, *encode("d.py\n")]
+    assert cut == 0
+    plain = Request(problem="x", context=("one = 1\n", "\n"), prompt="two")
+    assert backend.contexts.context(plain) == (encode("one = 1\n\ntwo"), 0)
+    (apart,) = backend.log_likelihood([replace(plain, context=(), prompt="one = 1\n\ntwo", target="x")])
+    (both,) = backend.log_likelihood([replace(plain, target="x")])
+    assert both.bits == pytest.approx(apart.bits, rel=0.2)
+
+
+def test_other_files_lose_their_last_lines_and_the_prompt_its_first(backend: StarsmithBackend) -> None:
+    encode, separator = backend.contexts.encode, SPECIAL.index("<file_sep>")
+    files, prompt = (source("one", 2), source("two", 8)), source("asked", 1)
+    request = Request(
+        problem="x", context=files, separator="<file_sep>", prompt=prompt, context_share=0.5, max_new_tokens=4
+    )
+    tokens, cut = backend.contexts.context(request)
+    own = encode(prompt)
+    assert tokens[-len(own) :] == own and len(tokens) <= WINDOW - 4
+    kept = backend.contexts.decode(tokens[: -len(own)])
+    assert kept.endswith("\n<file_sep>") and "".join(files).startswith(kept.replace("<file_sep>", ""))
+    assert cut == sum(len(encode(file)) + 1 for file in files) - (len(tokens) - len(own)) > 0
+
+    greedy = replace(request, prompt=source("asked", 20), context_share=0.0)
+    tokens, _ = backend.contexts.context(greedy)
+    assert separator not in tokens and tokens == encode(greedy.prompt)[-(WINDOW - 4) :]
+    shared, _ = backend.contexts.context(replace(greedy, context_share=0.5))
+    assert separator in shared[:31] and shared[-30:] == encode(greedy.prompt)[-30:]
+    short, cut = backend.contexts.context(replace(greedy, context=(), max_prompt_tokens=7))
+    assert short == encode(greedy.prompt)[-7:] and cut == len(encode(greedy.prompt)) - 7
+    less, _ = backend.contexts.context(replace(request, max_input_tokens=40))
+    assert len(less) <= 40 and less[-len(own) :] == own
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text(alphabet="ab(\n é", max_size=40), max_size=4),
+    st.text(alphabet="xy \n", max_size=120),
+    st.sampled_from(["", "<file_sep>"]),
+    st.sampled_from([0.0, 0.25, 0.9]),
+    st.sampled_from([0, 5, 30]),
+)
+def test_no_context_is_larger_than_the_window(
+    backend: StarsmithBackend, context: list[str], prompt: str, separator: str, share: float, most: int
+) -> None:
+    request = Request(
+        problem="x",
+        context=tuple(context),
+        separator=separator,
+        prompt=prompt,
+        context_share=share,
+        max_input_tokens=most,
+        max_new_tokens=4,
+    )
+    tokens, cut = backend.contexts.context(request)
+    assert 1 <= len(tokens) <= min(WINDOW - 4, most or WINDOW)
+    if cut == 0:
+        assert backend.contexts.decode(tokens) in (
+            "<|endoftext|>",
+            "".join(f"{c}{separator}" for c in context) + prompt,
+        )
 
 
 def test_too_many_new_tokens_are_refused(backend: StarsmithBackend) -> None:

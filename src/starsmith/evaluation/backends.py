@@ -1,9 +1,9 @@
 """What answers requests: a StarCoder2 model in a Hugging Face folder.
 
-A context that does not fit into the model's window together with `max_new_tokens` is cut, always in the same
-way, and the completion says how many tokens were lost: a prompt keeps its end; around a hole, prefix and suffix
-get half of the room each, and what one does not need goes to the other, so that what is kept lies next to the
-hole.
+What does not fit into the model's window together with `max_new_tokens` is cut, always in the same way, and the
+completion says how many tokens were lost: a prompt keeps its end; around a hole, prefix and suffix get half of
+the room each, and what one does not need goes to the other, so that what is kept lies next to the hole. Other
+files before the prompt (`Request.context`) keep their beginning, up to a line's end.
 
 Special tokens are placed by number, and text is encoded so that it can never become one: a file that writes
 about `<fim_middle>` is not a FIM prompt.
@@ -129,11 +129,14 @@ class Contexts:
 
     def _before(self, request: Request) -> list[int]:
         """Leading special tokens; a foreign tokenizer that lacks one gets its end-of-text token there."""
-        found = [self._tokenizer.token_to_id(name) for name in request.before]
-        return [self._eos_token_id if token is None else token for token in found]
+        return [self._token(name) for name in request.before]
+
+    def _token(self, name: str) -> int:
+        token: int | None = self._tokenizer.token_to_id(name)
+        return self._eos_token_id if token is None else token
 
     def context(self, request: Request) -> tuple[list[int], int]:
-        """The prompt's tokens and how many were cut off."""
+        """The request's tokens and how many were cut off."""
         before = self._before(request)
         window = self._window
         num_special = len(before) + (0 if request.suffix is None else 3)
@@ -143,16 +146,50 @@ class Contexts:
                 f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt in a window of {window} "
                 f"tokens; ask for at most {window - num_special - 1}"
             )
-        if request.suffix is None:
-            tokens = self.encode(request.prompt)
-            kept = tokens[-room:]
-            return (before + kept) or [self._eos_token_id], len(tokens) - len(kept)
-        prefix, suffix = self.encode(request.prompt), self.encode(request.suffix)
-        num_prefix, num_suffix = share_room(len(prefix), len(suffix), room)
-        fim_prefix, fim_suffix, fim_middle = map(self._special, ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
+        room = min(room, request.max_input_tokens or room)
+        pieces = self._pieces(request)
+        num_context = sum(map(len, pieces))
+        prefix, suffix = self.encode(request.prompt), self.encode(request.suffix or "")
+        num_kept = min(len(prefix) + len(suffix), request.max_prompt_tokens or room)
+        num_kept = min(num_kept, room - min(num_context, int(room * request.context_share)))
+        num_prefix, num_suffix = share_room(len(prefix), len(suffix), num_kept)
+        num_cut = len(prefix) + len(suffix) - num_kept
+        if num_context <= room - num_kept:
+            context = [token for piece in pieces for token in piece]
+            whole = self.encode("".join((*request.context, request.prompt)))
+            if not (num_cut or request.separator or request.suffix is not None) and len(whole) <= room:
+                # As one text, since a token may reach from the context into the prompt.
+                context, prefix, num_prefix = [], whole, len(whole)
+        else:
+            context = self._first_lines(request, pieces, room - num_kept)
+            num_cut += num_context - len(context)
         kept_prefix = prefix[len(prefix) - num_prefix :]
-        tokens = [*before, fim_prefix, *kept_prefix, fim_suffix, *suffix[:num_suffix], fim_middle]
-        return tokens, len(prefix) + len(suffix) - num_prefix - num_suffix
+        if request.suffix is None:
+            return (before + context + kept_prefix) or [self._eos_token_id], num_cut
+        fim_prefix, fim_suffix, fim_middle = map(self._special, ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"))
+        tokens = [*before, *context, fim_prefix, *kept_prefix, fim_suffix, *suffix[:num_suffix], fim_middle]
+        return tokens, num_cut
+
+    def _pieces(self, request: Request) -> list[list[int]]:
+        """Each piece of context with its separator."""
+        separator = [self._token(request.separator)] if request.separator else []
+        return [self.encode(piece) + separator for piece in request.context]
+
+    def _first_lines(self, request: Request, pieces: list[list[int]], room: int) -> list[int]:
+        """The context up to the last line's end that fits; a piece that is cut keeps its separator."""
+        kept: list[int] = []
+        for piece, tokens in zip(request.context, pieces, strict=True):
+            if len(kept) + len(tokens) <= room:
+                kept += tokens
+                continue
+            separator = tokens[-1:] if request.separator else []
+            left = room - len(kept) - len(separator)
+            if left > 0:
+                end = self._tokenizer.encode(piece, add_special_tokens=False).offsets[left - 1][1]
+                if lines := piece[: piece.rfind("\n", 0, end) + 1]:
+                    kept += self.encode(lines)[:left] + separator
+            break
+        return kept
 
     def _special(self, name: str) -> int:
         token: int | None = self._tokenizer.token_to_id(name)
@@ -169,8 +206,8 @@ class Contexts:
         """How many bits the target costs; `log_probs` is `generation.token_log_probs` of a model."""
         if request.target is None:
             raise TypeError("a request without a target has no likelihood")
-        context = self._before(request) + self.encode(request.prompt)
-        context = context or [self._eos_token_id]
+        pieces = [token for piece in self._pieces(request) for token in piece]
+        context = (self._before(request) + pieces + self.encode(request.prompt)) or [self._eos_token_id]
         target = self.encode(request.target)
         tokens = torch.tensor(context + target, device=device)
         bits = 0.0
@@ -187,11 +224,12 @@ def open_backend(
     url: str | None = None,
     model_name: str | None = None,
     api_key: str | None = None,
+    device: str = "cpu",
 ) -> Backend:
-    """A back end by name.
+    """A back end by name; `device` is for those that run here.
 
     Raises:
-        InputError: what it needs is not given, or a package is not installed.
+        InputError: what it needs is not given, or a package is not installed, or there is no such device.
     """
     if kind == "openai":
         from starsmith.evaluation.backends_server import ServerBackend
@@ -201,11 +239,28 @@ def open_backend(
         return ServerBackend(url, model_name, api_key=api_key)
     if folder is None:
         raise InputError(f"the {kind} back end needs the folder of a model: --model FOLDER")
+    device = choose_device(device)
     if kind == "transformers":
         from starsmith.evaluation.backends_transformers import TransformersBackend
 
-        return TransformersBackend(folder)
-    return StarsmithBackend(folder)
+        return TransformersBackend(folder, device=device)
+    return StarsmithBackend(folder, device=device)
+
+
+def choose_device(wanted: str) -> str:
+    """The device by that name; `auto` is a GPU where there is one.
+
+    Raises:
+        InputError: there is none such here.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"no device {wanted!r} here ({first}); cpu is always there") from None
+    return wanted
 
 
 def windows(num_tokens: int, size: int, first: int) -> list[tuple[int, int, int]]:

@@ -6,7 +6,8 @@ was answered before is in the journal. A 4xx answer is the request's fault and i
 
 What the API cannot do is done in text, at a price. Special tokens go as text, so a prompt that writes about
 `<fim_middle>` is taken for one; a hole is asked for with the markers that StarCoder models know. Stops are sent
-and cut once more here, since servers differ in whether they stop at special tokens. The weights cannot be seen:
+and cut once more here, since servers differ in whether they stop at special tokens. Bounds in tokens need the
+model's tokenizer, so contexts and prompts go whole, and a server may refuse them. The weights cannot be seen:
 `identity` is address and name, and whoever puts other weights behind them must choose another folder.
 """
 
@@ -160,7 +161,7 @@ class ServerBackend:
 
 
 def _prompt(request: Request) -> str:
-    before = "".join(request.before)
+    before = "".join((*request.before, *(f"{piece}{request.separator}" for piece in request.context)))
     if request.suffix is None:
         return before + request.prompt
     return f"{before}<fim_prefix>{request.prompt}<fim_suffix>{request.suffix}<fim_middle>"

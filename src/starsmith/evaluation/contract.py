@@ -110,7 +110,18 @@ class Request:
     sample: int = 0
     before: tuple[str, ...] = ()
     """Special tokens by name, put in front as tokens (never as text)."""
+    context: tuple[str, ...] = ()
+    """Pieces of text that stand between `before` and the prompt, such as other files. Where all do not fit, whole
+    lines are dropped from their end, while the prompt loses its beginning."""
+    separator: str = ""
+    """The special token that follows each piece of context; "" for none."""
+    context_share: float = 0.0
+    """Of the room, kept for the context if it needs so much; with 0 the prompt is served first."""
     prompt: str = ""
+    max_prompt_tokens: int = 0
+    """Of the prompt alone; 0 for as many as fit."""
+    max_input_tokens: int = 0
+    """Of context, prompt and suffix together; 0 for as many as fit."""
     suffix: str | None = None
     target: str | None = None
     stop: tuple[str, ...] = ()
