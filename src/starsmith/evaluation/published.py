@@ -135,7 +135,7 @@ def _others() -> list[Published]:
             for language, value in zip(("java", "js", "py"), values, strict=True)
         ),
         *(
-            _row("repobench", "edit_similarity/python", model, value, True, "6.8")
+            _row("repobench_python", "edit_similarity", model, value, True, "6.8")
             for model, value in zip(OURS, (71.19, 72.07, 74.08), strict=True)
         ),
     ]

@@ -60,13 +60,13 @@ class Fractions(NamedTuple):
     parse_error: float
 
 
-def check_installed() -> None:
+def check_installed(purpose: str = "the recipe's [quality] thresholds need") -> None:
     """Raises InputError, with the line that installs them, when the grammars are not there."""
     modules = ("tree_sitter", *(module for module, _ in GRAMMARS.values()))
     missing = sorted({module for module in modules if importlib.util.find_spec(module) is None})
     if missing:
         raise InputError(
-            f"the recipe's [quality] thresholds need tree-sitter grammars; not installed: {', '.join(missing)}. "
+            f"{purpose} tree-sitter grammars; not installed: {', '.join(missing)}. "
             "Install them with: pip install 'starsmith[quality]'"
         )
 
@@ -97,6 +97,24 @@ def fractions(text: bytes, language: str) -> Fractions | None:
     parser, comment_kinds = _tools(language)
     comments, errors = _spans(parser.parse(text), comment_kinds)
     return Fractions(*(int(solid[_mask(spans, len(text))].sum()) / total for spans in (comments, errors)))
+
+
+def parse(text: bytes, language: str) -> Any:
+    """The tree of a text in a language of `GRAMMARS`; of a long text call it inside `with_large_stack`."""
+    return _tools(language)[0].parse(text)
+
+
+def parses(text: bytes, language: str) -> bool:
+    """Whether the tree has no error node. What the parser had to add to get there is none."""
+    cursor = parse(text, language).walk()
+    while True:
+        if cursor.node.is_error:
+            return False
+        if cursor.node.has_error and cursor.goto_first_child():
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return True
 
 
 def with_large_stack(function: Callable[[], Outcome]) -> Outcome:
