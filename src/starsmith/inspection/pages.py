@@ -10,6 +10,7 @@ import base64
 import hashlib
 import math
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ import jinja2
 from starsmith.inspection import plots
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A number at the head of a page."""
+
+    label: str
+    value: str
+    note: str = ""
 
 
 def render(template: str, **values: Any) -> str:

@@ -153,6 +153,90 @@ def bars(
         return _render(figure, name, title, description)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value with the interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def intervals(
+    name: str,
+    title: str,
+    description: str,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Interval | None]],
+    *,
+    axis: str,
+    form: Callable[[float], str] = format_plain,
+    marks: Mapping[str, Sequence[float | None]] | None = None,
+    as_points: bool = False,
+    max_label_chars: int = _MAX_LABEL_CHARS,
+) -> Plot:
+    """Values with their intervals, one row a label and the first label on top.
+
+    Args:
+        name: letters and hyphens; prefixes the identifiers in the SVG.
+        series: name to one value for each label, None where there is none. One series is drawn as bars from 0,
+            several as points beside each other.
+        axis: the value axis' label, with its unit.
+        form: writes a value at the end of its interval and on the axis.
+        marks: other values to compare with, by what they are; hollow signs.
+        as_points: one series too; for what has no natural 0, or may lie on both sides of it.
+        max_label_chars: labels are cut to this.
+    """
+    num_series = len(series)
+    as_bars = num_series == 1 and not as_points
+    marks = marks or {}
+    with _style():
+        legend = 0.25 if marks or num_series > 1 else 0.0
+        figure = _figure(0.75 + legend + len(labels) * (0.17 + 0.16 * num_series))
+        axes = figure.subplots()
+        for number, (label, values) in enumerate(series.items()):
+            rows = [
+                (row + (number - (num_series - 1) / 2) * 0.8 / num_series, found)
+                for row, found in enumerate(values)
+                if found is not None
+            ]
+            places, centres = [place for place, _ in rows], [found.value for _, found in rows]
+            around = [
+                [max(found.value - found.low, 0) for _, found in rows],
+                [max(found.high - found.value, 0) for _, found in rows],
+            ]
+            color = _SERIES[number % len(_SERIES)]
+            if as_bars:
+                axes.barh(places, centres, height=0.62, facecolor=color, edgecolor="none", alpha=0.55)
+            axes.errorbar(
+                centres, places, xerr=around, fmt="none" if as_bars else "osD^vP"[number % 6], color=color,
+                ecolor=_INK if as_bars else color, elinewidth=1.3, capsize=2.5, markersize=5, label=label,
+            )  # fmt: skip
+            # Beside marks that may lie anywhere, values stand in a column of their own.
+            across = axes.get_yaxis_transform() if marks else axes.transData
+            for place, found in rows:
+                axes.annotate(
+                    form(found.value), (1 if marks else found.high, place), xycoords=across, xytext=(5, 0),
+                    textcoords="offset points", va="center", color=_MUTED, fontsize=8.5,
+                )  # fmt: skip
+        for number, (label, others) in enumerate(marks.items()):
+            known = [(value, row) for row, value in enumerate(others) if value is not None]
+            axes.plot(
+                [value for value, _ in known], [row for _, row in known], "DsoP^v"[number % 6], linestyle="none",
+                markersize=5.5, markerfacecolor="none", markeredgecolor=_SERIES[(number + 1) % len(_SERIES)],
+                markeredgewidth=1.5, label=label,
+            )  # fmt: skip
+        axes.set_yticks(range(len(labels)), [_short(label, max_label_chars) for label in labels])
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.margins(x=0.12)
+        _value_axis(axes, axis, form, integer=False, from_zero=not as_points)
+        if as_points:
+            axes.axvline(0, color=_MUTED, linewidth=0.9)
+        if legend:
+            figure.legend(loc="outside upper left", ncols=3)
+        return _render(figure, name, title, description)
+
+
 def waterfall(
     name: str,
     title: str,
@@ -347,14 +431,17 @@ def _figure(height_inches: float, width_inches: float = WIDTH_INCHES) -> Figure:
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= _MAX_LABEL_CHARS else label[: _MAX_LABEL_CHARS - 1] + "\u2026"
+def _short(label: str, max_chars: int = _MAX_LABEL_CHARS) -> str:
+    return label if len(label) <= max_chars else label[: max_chars - 1] + "\u2026"
 
 
-def _value_axis(axes: Axes, label: str, form: Callable[[float], str]) -> None:
+def _value_axis(
+    axes: Axes, label: str, form: Callable[[float], str], *, integer: bool = True, from_zero: bool = True
+) -> None:
     axes.set_xlabel(label)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if from_zero:
+        axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=integer))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
     axes.grid(axis="x")
     axes.tick_params(length=0)

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starsmith.inspection import pages, plots, training_curves
+from starsmith.inspection import evaluation_results, pages, plots, training_curves
 from starsmith.inspection.composition import Composition, Share
+from starsmith.inspection.evaluation_results import BenchmarkView
 from starsmith.inspection.funnel import Funnel
-from starsmith.inspection.pages import cut, format_number, format_share
+from starsmith.inspection.pages import Tile, cut, format_share
 from starsmith.inspection.plots import Plot
 from starsmith.inspection.training_curves import Event, StageSummary
 
@@ -61,6 +62,8 @@ class ReportInputs:
     """What evaluation wrote as `results.json`: `sandbox` (with its `level`, or None), and `benchmarks` by name,
     each with `estimates` (`value`, `low`, `high`, `n`), `labels`, `examples`, `num_problems`,
     `num_available_problems`, `num_counted_problems`, `excluded`, `finish_reasons` and `preflight`."""
+    evaluation_page: str | None = None
+    """Where the evaluation's own page lies, seen from this one."""
     release: Mapping[str, Any] | None = None
     """What `write_dataset` returned."""
     timings: Sequence[Mapping[str, Any]] = ()
@@ -68,23 +71,17 @@ class ReportInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tile:
-    label: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class _View:
     """The inputs, and what the template should not have to work out."""
 
     inputs: ReportInputs
-    tiles: Sequence[_Tile]
+    tiles: Sequence[Tile]
     figures: Mapping[str, Plot]
     stages: Sequence[StageSummary] = ()
     events: Sequence[Event] = ()
     validation: Sequence[Mapping[str, Any]] = ()
     """Rows of the table of losses: those with a validation loss, the first and the last."""
+    evaluated: Sequence[BenchmarkView] = ()
     samples: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     model_rows: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,21 +95,29 @@ def render_report(inputs: ReportInputs) -> str:
         stages=training_curves.stages(inputs.metrics),
         events=training_curves.events(inputs.metrics),
         validation=_tabled(inputs.metrics),
+        evaluated=evaluation_results.benchmarks(inputs.evaluation),
         samples=_samples(inputs.evaluation),
         model_rows={
             name: value for name, value in (inputs.model or {}).items() if name not in _NOT_LISTED_IN_MODEL
         },
     )
-    return pages.render("report.html.jinja", view=view, inputs=inputs, max_events=training_curves.MAX_EVENTS)
+    return pages.render(
+        "report.html.jinja",
+        view=view,
+        inputs=inputs,
+        max_events=training_curves.MAX_EVENTS,
+        ours=evaluation_results.OURS,
+        certainty=evaluation_results.CERTAINTY,
+    )
 
 
-def _tiles(inputs: ReportInputs) -> list[_Tile]:
+def _tiles(inputs: ReportInputs) -> list[Tile]:
     tiles = []
     if inputs.funnel is not None:
         arrived, kept = inputs.funnel.arrived, inputs.funnel.kept
         tiles += [
-            _Tile(label="files arrived", value=f"{arrived.files:,}", note=plots.format_bytes(arrived.bytes)),
-            _Tile(
+            Tile(label="files arrived", value=f"{arrived.files:,}", note=plots.format_bytes(arrived.bytes)),
+            Tile(
                 label="files kept",
                 value=f"{kept.files:,}",
                 note=f"{plots.format_bytes(kept.bytes)}, {format_share(kept.bytes, arrived.bytes)} of the bytes",
@@ -121,7 +126,7 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
     if inputs.composition is not None:
         composed = inputs.composition
         tiles.append(
-            _Tile(
+            Tile(
                 label="repositories",
                 value=f"{composed.kept_repositories:,}",
                 note=f"of {composed.num_repositories:,}, in {composed.kept_languages:,} languages",
@@ -129,20 +134,13 @@ def _tiles(inputs: ReportInputs) -> list[_Tile]:
         )
     parameters = (inputs.model or {}).get("num_parameters")
     if parameters is not None:
-        tiles.append(_Tile(label="parameters", value=_short_count(parameters)))
+        tiles.append(Tile(label="parameters", value=_short_count(parameters)))
     learned = training_curves.learned(inputs.metrics)
     if learned:
         validation = [row["validation_loss"] for row in inputs.metrics if row.get("validation_loss") is not None]
         note = f"{learned[0]['loss']:.3f} at first" + (f", validation {validation[-1]:.3f}" if validation else "")
-        tiles.append(_Tile(label="training loss", value=f"{learned[-1]['loss']:.3f}", note=note))
-    for name, benchmark in ((inputs.evaluation or {}).get("benchmarks") or {}).items():
-        estimates = benchmark["estimates"]
-        # The measure after which the benchmark is named, else the first.
-        for metric in sorted(estimates, key=lambda metric: metric not in name)[:1]:
-            estimate = estimates[metric]
-            note = f"{metric}, {format_number(estimate['low'])} to {format_number(estimate['high'])}"
-            tiles.append(_Tile(label=name.replace("_", " "), value=format_number(estimate["value"]), note=note))
-    return tiles
+        tiles.append(Tile(label="training loss", value=f"{learned[-1]['loss']:.3f}", note=note))
+    return [*tiles, *evaluation_results.tiles(inputs.evaluation)]
 
 
 def _tabled(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -181,7 +179,7 @@ def _figures(inputs: ReportInputs) -> dict[str, Plot]:
         **(_funnel_figures(inputs.funnel) if inputs.funnel is not None else {}),
         **(_composition_figures(inputs.composition) if inputs.composition is not None else {}),
         **training_curves.figures(inputs.metrics),
-        **_evaluation_figures(inputs.evaluation),
+        **evaluation_results.figures(inputs.evaluation),
         **_timing_figures(inputs.timings),
     }
 
@@ -287,23 +285,6 @@ def _grouped_sizes(sizes: Iterable[tuple[int, int]]) -> tuple[list[str], list[in
         label = str(low) if low == high else f"{low}\u2013{high}"
         groups[label] = groups.get(label, 0) + count
     return list(groups), list(groups.values())
-
-
-def _evaluation_figures(evaluation: Mapping[str, Any] | None) -> dict[str, Plot]:
-    figures = {}
-    for number, (name, benchmark) in enumerate(((evaluation or {}).get("benchmarks") or {}).items()):
-        labels = {label: count for label, count in (benchmark.get("labels") or {}).items() if count}
-        if len(labels) > 1:
-            key = f"labels-{number}"
-            figures[name] = plots.bars(
-                key,
-                f"Outcomes of {name}",
-                "Completions by outcome; a time limit and a fault of the sandbox are not wrong answers.",
-                [label.replace("_", " ") for label in labels],
-                {"completions": list(labels.values())},
-                axis="completions",
-            )
-    return {f"labels:{name}": plot for name, plot in figures.items()}
 
 
 def _timing_figures(timings: Sequence[Mapping[str, Any]]) -> dict[str, Plot]:
