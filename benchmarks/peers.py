@@ -25,11 +25,13 @@ INSTALL_SECONDS = 900.0
 _SHOWN_CHARS = 2_000
 
 PEERS: dict[str, tuple[str, ...]] = {
+    "bigcode-evaluation-harness": ("numpy==2.4.6",),
     "datatrove": ("datatrove[processing]==0.10.1", "pyarrow==26.0.1"),
     "daft": ("daft==0.7.26",),
     "datatrove-spacy": ("datatrove[processing]==0.10.1", "pyarrow==26.0.1", "spacy==3.8.7"),
     "data-juicer": ("py-data-juicer==1.6.1", "aiohttp==3.14.5"),
     "detect-secrets": ("detect-secrets==1.5.0",),
+    "evalplus": ("evalplus==0.3.1",),
     "rensa": ("rensa==0.5.0", "pyarrow==26.0.1"),
     "text-dedup": ("text-dedup==0.4.0",),
     "tiktoken": ("tiktoken==0.14.0",),
