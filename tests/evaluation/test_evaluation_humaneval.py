@@ -8,7 +8,7 @@ import pytest
 from starsmith.errors import InputError, MachineError
 from starsmith.evaluation.benchmarks.humaneval import STOPS, HumanEval
 from starsmith.evaluation.contract import Candidate, Completion, Limits, Problem, Program, RunResult, Sampling
-from starsmith.evaluation.execution import Executor, calibrated, preflight
+from starsmith.evaluation.execution import Executor, preflight
 from starsmith.evaluation.journal import Journal
 from starsmith.evaluation.sandbox import selftest
 from starsmith.evaluation.sandbox.pool import Sandbox
@@ -173,107 +173,6 @@ def test_a_syntax_error_at_run_time_is_not_one_of_compilation() -> None:
 def test_addresses_do_not_make_details_differ() -> None:
     result = RunResult(ended="exit", status=1, stderr="ValueError: <object at 0x7f1234567890>")
     assert judge(proved_program(""), result) == ("runtime", "ValueError: <object at 0x...>")
-
-
-def test_limits_follow_the_reference_in_doublings() -> None:
-    def limits(cpu: float, wall: float) -> tuple[float, float]:
-        made = calibrated([RunResult(ended="exit", cpu_seconds=cpu, wall_seconds=wall)])
-        return made.cpu_seconds, made.wall_seconds
-
-    assert limits(0.01, 0.02) == limits(0.29, 0.9) == (3.0, 10.0)
-    assert limits(0.31, 1.1) == (6.0, 20.0)
-    assert limits(4.0, 4.0) == (48.0, 40.0)
-
-
-class FakeSandbox:
-    """Gives prepared results, in order of the calls."""
-
-    level = "landlock"
-
-    def __init__(self, *results: list[RunResult]) -> None:
-        self.results = list(results)
-        self.calls: list[tuple[int, int | None]] = []
-
-    def run_programs(self, programs, *, progress=None, workers=None):  # type: ignore[no-untyped-def]
-        self.calls.append((len(programs), workers))
-        return self.results.pop(0) if programs else []
-
-
-def executor_of(tmp_path: Path, fake: FakeSandbox) -> Executor:
-    return Executor(fake, Journal(tmp_path / "verdicts.jsonl"))  # type: ignore[arg-type]
-
-
-def program(text: str) -> Program:
-    return Program(files=(("main.py", text),))
-
-
-def test_what_the_machine_spoiled_is_repeated_once_alone(tmp_path: Path) -> None:
-    good = RunResult(ended="exit", stdout="fine")
-    fake = FakeSandbox(
-        [
-            good,
-            RunResult(ended="sandbox_error", detail="fork"),
-            RunResult(ended="timeout", detail="10 s of wall time"),
-            RunResult(ended="timeout", detail="3 s of CPU time"),
-            RunResult(ended="sandbox_error", detail="first"),
-        ],
-        [good, good, RunResult(ended="sandbox_error", detail="second")],
-    )
-    results = executor_of(tmp_path, fake).run([program(text) for text in "abcde"])
-    assert [result.ended for result in results] == ["exit", "exit", "exit", "timeout", "sandbox_error"]
-    assert results[4].detail == "second"
-    assert fake.calls == [(5, None), (3, 1)]
-
-
-def test_verdicts_are_kept_and_failures_of_the_machine_are_not(tmp_path: Path) -> None:
-    error = RunResult(ended="sandbox_error", detail="fork")
-    first = FakeSandbox([RunResult(ended="exit"), error], [error])
-    executor_of(tmp_path, first).run([program("a"), program("b")])
-    second = FakeSandbox([RunResult(ended="exit", stdout="again")], [])
-    results = executor_of(tmp_path, second).run([program("a"), program("b"), program("a")])
-    assert second.calls[0] == (1, None), "only what has no verdict runs"
-    assert [result.stdout for result in results] == ["", "again", ""]
-
-
-def test_equal_programs_run_once(tmp_path: Path) -> None:
-    fake = FakeSandbox([RunResult(ended="exit", stdout="once")], [])
-    results = executor_of(tmp_path, fake).run([program("a")] * 5)
-    assert [result.stdout for result in results] == ["once"] * 5
-
-
-def test_a_failing_reference_and_a_slow_one_exclude_their_problems(tmp_path: Path) -> None:
-    problems = [Problem(id=name, inputs=LINE | {"task_id": name}) for name in ("bad", "slow", "lax", "good")]
-    # Problems differ in a comment only, so that each has programs of its own.
-    problems = [
-        Problem(id=each.id, inputs=each.inputs | {"prompt": f"# {each.id}\n{LINE['prompt']}"}) for each in problems
-    ]
-    benchmark = HumanEval()
-    proofs = [
-        benchmark.programs(problem, check.candidate)[0].proof
-        for problem in problems
-        for check in benchmark.checks(problem)
-    ]
-    wrong = RunResult(ended="exit", status=1, stderr="AssertionError")
-    passed = [RunResult(ended="exit", stdout=proof, cpu_seconds=0.1) for proof in proofs]
-    slow = RunResult(ended="exit", stdout=proofs[2], cpu_seconds=16.0)
-    fake = FakeSandbox([wrong, wrong, slow, wrong, passed[4], passed[5], passed[6], wrong], [])
-    checked = preflight(benchmark, problems, executor_of(tmp_path, fake))
-    assert checked.excluded["bad"].startswith("the reference does not pass: wrong")
-    assert "more than half of its 30 s" in checked.excluded["slow"]
-    assert "a wrong answer passes" in checked.excluded["lax"]
-    assert "good" not in checked.excluded
-    assert (checked.num_references_passed, checked.num_refutations_failed) == (3, 3)
-
-
-def test_a_torn_journal_line_is_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    Journal(path).add({"a": 1, "b": {"c": "\n"}})
-    with path.open("ab") as file:
-        file.write(b'{"key": "torn", "val')
-    again = Journal(path)
-    assert "torn" not in again and again["b"] == {"c": "\n"}
-    again.add({"d": 4})
-    assert Journal(path)["d"] == 4
 
 
 def test_pass_at_k_counts_samples_of_a_problem_together() -> None:

@@ -1,6 +1,6 @@
 """Running a benchmark's programs so that a verdict says something about the model and not about the machine.
 
-Before any model is judged, candidates of known worth are run: a problem whose reference fails, or whose empty
+Before any model is judged, candidates of known worth are run: a problem whose reference fails, or whose wrong
 answer passes, is excluded and named. What the reference took on this machine sets the problem's limits:
 
     limit = the smallest of floor, 2 floor, 4 floor, ... that is at least 10 x the reference's time
@@ -8,17 +8,23 @@ answer passes, is excluded and named. What the reference took on this machine se
 (CPU time decides, with a floor of 3 s, the harness's timeout in section 6.1; wall time has a floor of 10 s and
 only ends programs that sleep. Doubling keeps limits, and so the keys of verdicts, equal from run to run.)
 
+A reference that memory or time ends is run again, alone, with twice of what it lacked, up to `CEILING`: a few
+problems need gigabytes or a minute (255 and 599 of MBPP+), and a candidate must not fail by a limit that its
+reference breaks. The memory it was found to need is the candidates' too, and none gets more time than `CEILING`.
+Wrong answers run under the limits that candidates have.
+
 Then, of a model's programs:
 
 * `sandbox_error` is repeated once, alone. If it stays, the problem is excluded and named: the machine failed,
   not the model.
 * `timeout` by wall time is repeated once, alone, on a machine that does nothing else; the second result counts.
 * `timeout` counts as not passed, since an endless loop solves nothing, but it is its own class and never
-  called wrong. Where the reference itself took more than half of what it may take, a timeout would say nothing:
-  the problem is excluded.
+  called wrong. Where the reference itself took more than half of `CEILING`, a timeout would say nothing: the
+  problem is excluded.
 """
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -26,11 +32,13 @@ from typing import Final
 from starsmith.errors import MachineError
 from starsmith.evaluation.contract import (
     Benchmark,
+    Check,
     Limits,
     Problem,
     Program,
     Progress,
     RunResult,
+    Score,
     content_key,
     no_progress,
 )
@@ -39,8 +47,13 @@ from starsmith.evaluation.sandbox.pool import Sandbox
 from starsmith.evaluation.toolchains import find
 
 REFERENCE_LIMITS: Final = Limits(cpu_seconds=30.0, wall_seconds=90.0)
+"""What a reference may use at first."""
+CEILING: Final = Limits(cpu_seconds=240.0, wall_seconds=720.0, memory_bytes=4 * 1024**3)
+"""What it may use at last."""
 REFERENCE_FACTOR: Final = 10.0
 _NEAR_LIMIT: Final = 0.5
+_CHUNK_PROGRAMS: Final = 200
+"""Run, and kept in the journal, together."""
 _KEPT_CHARS: Final = 4_000
 """Of each stream in a verdict: its beginning and its end."""
 
@@ -67,7 +80,7 @@ class Preflight:
     num_references_passed: int
     num_refutations: int
     num_refutations_failed: int
-    """Empty answers that failed, as they must."""
+    """Wrong answers that failed, as they must."""
     excluded: Mapping[str, str]
     """Problem to reason."""
     limits: Mapping[str, Limits]
@@ -85,18 +98,25 @@ class Executor:
         self._journal = journal
         self._failed: dict[str, RunResult] = {}
 
-    def run(self, programs: Sequence[Program], *, progress: Progress = no_progress) -> list[RunResult]:
-        """Results in order; what the machine spoiled is repeated once, alone."""
+    def run(
+        self, programs: Sequence[Program], *, progress: Progress = no_progress, workers: int | None = None
+    ) -> list[RunResult]:
+        """Results in order, on all workers or fewer; what the machine spoiled is repeated once, alone."""
         versions = {language: find(language).version() for language in {each.language for each in programs}}
         keys = [content_key(program, versions[program.language], self._sandbox.level) for program in programs]
         open_programs = {
             key: program for key, program in zip(keys, programs, strict=True) if key not in self._journal
         }
-        for chunk in _chunks(list(open_programs), 200):
+        num_done = len(programs) - len(open_programs)
+        for chunk in _chunks(list(open_programs), _CHUNK_PROGRAMS):
+
+            def told(done: int, _: int, before: int = num_done) -> None:
+                progress(before + done, len(programs))
+
             results = self._sandbox.run_programs(
-                [open_programs[key] for key in chunk],
-                progress=lambda done, _: progress(done, len(programs)),
+                [open_programs[key] for key in chunk], progress=told, workers=workers
             )
+            num_done += len(chunk)
             final = dict(zip(chunk, results, strict=True))
             spoiled = [key for key, result in final.items() if _is_spoiled(result)]
             again = self._sandbox.run_programs([open_programs[key] for key in spoiled], workers=1)
@@ -115,6 +135,27 @@ class Executor:
         return self._failed[key]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """A candidate of known worth."""
+
+    problem: Problem
+    check: Check
+    programs: list[Program]
+    limits: Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    known: _Known
+    results: Sequence[RunResult]
+    score: Score
+
+    @property
+    def as_known(self) -> bool:
+        return (self.score.label == "pass") == self.known.check.passes
+
+
 def preflight(
     benchmark: Benchmark,
     problems: Sequence[Problem],
@@ -122,26 +163,56 @@ def preflight(
     *,
     progress: Progress = no_progress,
 ) -> Preflight:
-    """Runs every check of every problem and sets limits from the references' times.
+    """Runs every check of every problem and sets limits from what the references took.
 
     Checks that run nothing need no executor.
 
     Raises:
         MachineError: the sandbox fails on most programs, so nothing could be said about any model.
     """
-    planned = [
-        (
-            problem,
-            check,
-            [limited(program, REFERENCE_LIMITS) for program in benchmark.programs(problem, check.candidate)],
+    checks = [
+        _Known(
+            problem=problem,
+            check=check,
+            programs=benchmark.programs(problem, check.candidate),
+            limits=REFERENCE_LIMITS,
         )
         for problem in problems
         for check in benchmark.checks(problem)
     ]
-    flat = [program for _, _, programs in planned for program in programs]
+    total, num_done = sum(len(each.programs) for each in checks), 0
+
+    def told(done: int, _: int) -> None:
+        progress(num_done + done, total)
+
+    tried = _tried(benchmark, [each for each in checks if each.check.passes], executor, progress=told)
+    while again := {place: more for place, each in enumerate(tried) if (more := _with_more(each)) is not None}:
+        for place, each in zip(again, _tried(benchmark, list(again.values()), executor, workers=1), strict=True):
+            tried[place] = each
+    limits = _limits([each for each in tried if each.as_known])
+    num_done = sum(len(each.known.programs) for each in tried)
+    wrong = [
+        dataclasses.replace(each, limits=limits.get(each.problem.id, Limits()))
+        for each in checks
+        if not each.check.passes
+    ]
+    tried += _tried(benchmark, wrong, executor, progress=told)
+    places = {problem.id: place for place, problem in enumerate(problems)}
+    return _summed(sorted(tried, key=lambda each: places[each.known.problem.id]), limits)
+
+
+def _tried(
+    benchmark: Benchmark,
+    known: Sequence[_Known],
+    executor: Executor | None,
+    *,
+    progress: Progress = no_progress,
+    workers: int | None = None,
+) -> list[_Tried]:
+    flat = [limited(program, each.limits) for each in known for program in each.programs]
     if flat and executor is None:
         raise MachineError(f"{benchmark.name} runs programs and there is no sandbox")
-    ended = executor.run(flat, progress=progress) if executor is not None else []
+    ended = executor.run(flat, progress=progress, workers=workers) if executor is not None else []
     failed = [result.detail for result in ended if result.ended == "sandbox_error"]
     if 2 * len(failed) > len(ended):
         raise MachineError(
@@ -149,32 +220,62 @@ def preflight(
             f"says: {failed[0]}"
         )
     results = iter(ended)
+    tried = []
+    for each in known:
+        own = [next(results) for _ in each.programs]
+        score = benchmark.score(each.problem, 0, each.check.candidate, own)
+        tried.append(_Tried(known=each, results=own, score=score))
+    return tried
+
+
+def _with_more(tried: _Tried) -> _Known | None:
+    """The same with twice of what it lacked; None where it lacked nothing, or had all it may have."""
+    limits = tried.known.limits
+    match tried.score.label:
+        case "oom":
+            memory = min(2 * limits.memory_bytes, CEILING.memory_bytes)
+            larger = dataclasses.replace(limits, memory_bytes=memory)
+        case "timeout":
+            cpu = min(2 * limits.cpu_seconds, CEILING.cpu_seconds)
+            wall = min(2 * limits.wall_seconds, CEILING.wall_seconds)
+            larger = dataclasses.replace(limits, cpu_seconds=cpu, wall_seconds=wall)
+        case _:
+            return None
+    return None if larger == limits else dataclasses.replace(tried.known, limits=larger)
+
+
+def _limits(references: Sequence[_Tried]) -> dict[str, Limits]:
+    """Of each problem whose references pass."""
+    by_problem: dict[str, list[_Tried]] = defaultdict(list)
+    for each in references:
+        by_problem[each.known.problem.id].append(each)
+    return {
+        problem: calibrated(
+            [run for each in own for run in each.results],
+            dataclasses.replace(Limits(), memory_bytes=max(each.known.limits.memory_bytes for each in own)),
+        )
+        for problem, own in by_problem.items()
+    }
+
+
+def _summed(tried: Sequence[_Tried], limits: Mapping[str, Limits]) -> Preflight:
     excluded: dict[str, str] = {}
-    limits: dict[str, Limits] = {}
     counts = {True: [0, 0], False: [0, 0]}
     outcomes: list[CheckOutcome] = []
-    for problem, check, programs in planned:
-        own = [next(results) for _ in programs]
-        score = benchmark.score(problem, 0, check.candidate, own)
-        as_known = (score.label == "pass") == check.passes
-        counts[check.passes][0] += 1
-        counts[check.passes][1] += as_known
+    for each in tried:
+        problem, passes = each.known.problem, each.known.check.passes
+        counts[passes][0] += 1
+        counts[passes][1] += each.as_known
         reason = ""
-        if not as_known:
-            what = "the reference does not pass" if check.passes else "a wrong answer passes"
-            reason = f"{what}: {score.label} {score.detail}".rstrip()
+        if not each.as_known:
+            what = "the reference does not pass" if passes else "a wrong answer passes"
+            reason = f"{what}: {each.score.label} {each.score.detail}".rstrip()
             excluded.setdefault(problem.id, reason)
-        elif check.passes:
-            if near := _too_near(own):
-                excluded.setdefault(problem.id, near)
-            limits[problem.id] = calibrated(own)
+        elif passes and (near := _too_near(each.results)):
+            excluded.setdefault(problem.id, near)
         outcomes.append(
             CheckOutcome(
-                problem=problem.id,
-                group=problem.group,
-                passes=check.passes,
-                as_known=as_known,
-                reason=reason,
+                problem=problem.id, group=problem.group, passes=passes, as_known=each.as_known, reason=reason
             )
         )
     return Preflight(
@@ -190,10 +291,12 @@ def preflight(
 
 def calibrated(references: Sequence[RunResult], floor: Limits = Limits()) -> Limits:  # noqa: B008 - frozen
     """The limits for a model's programs from what the references took."""
+    cpu = _doubled(floor.cpu_seconds, max((run.cpu_seconds for run in references), default=0.0))
+    wall = _doubled(floor.wall_seconds, max((run.wall_seconds for run in references), default=0.0))
     return dataclasses.replace(
         floor,
-        cpu_seconds=_doubled(floor.cpu_seconds, max((run.cpu_seconds for run in references), default=0.0)),
-        wall_seconds=_doubled(floor.wall_seconds, max((run.wall_seconds for run in references), default=0.0)),
+        cpu_seconds=min(cpu, CEILING.cpu_seconds),
+        wall_seconds=min(wall, CEILING.wall_seconds),
     )
 
 
@@ -211,11 +314,11 @@ def _doubled(floor: float, reference: float) -> float:
 def _too_near(references: Sequence[RunResult]) -> str:
     for run in references:
         for name, took, limit in (
-            ("CPU", run.cpu_seconds, REFERENCE_LIMITS.cpu_seconds),
-            ("wall", run.wall_seconds, REFERENCE_LIMITS.wall_seconds),
+            ("CPU", run.cpu_seconds, CEILING.cpu_seconds),
+            ("wall", run.wall_seconds, CEILING.wall_seconds),
         ):
             if took > _NEAR_LIMIT * limit:
-                return f"the reference took more than half of its {limit:g} s of {name} time"
+                return f"the reference took more than half of {limit:g} s of {name} time"
     return ""
 
 
