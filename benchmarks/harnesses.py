@@ -1,9 +1,9 @@
 """Harnesses: the same samples judged by us, by EvalPlus and by bigcode-evaluation-harness, in one run.
 
-A sample is a whole program that no model wrote: the reference of each problem of HumanEval+ and MBPP+, changes of it
-(one operator, comparison or number is another), and for a few problems programs that misbehave (loops, early exits,
-greed, and three that forge a verdict, each written against one of the harnesses). All are made from the data alone,
-so every run has the same.
+A sample is a whole program that no model wrote: the reference of each problem of HumanEval+ and MBPP+, changes
+of it (one operator, comparison or number is another), and for a few problems programs that misbehave (loops,
+early exits, greed, and three that forge a verdict, each written against one of the harnesses). All are made
+from the data alone, so every run has the same.
 
 Compared are wall time, processor time (of all processes) and verdicts, with two workers each:
 
