@@ -4,13 +4,15 @@ Exit codes: 0 done; 1 a check failed (`verify`, `doctor`) or an unforeseen error
 target, options); 3 the machine refuses (full disk, no network, absent tool); 130 interrupted.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -26,6 +28,9 @@ from starsmith.policies.decisions import Policy, evaluate
 from starsmith.signals import quality_classifier
 from starsmith.steps import data, learning
 from starsmith.terminal import Bars, StageBars, err, out, print_json, print_plan
+
+if TYPE_CHECKING:
+    from starsmith.evaluation.contamination import Corpus
 
 app = typer.Typer(
     name="starsmith",
@@ -362,7 +367,13 @@ def evaluate_(
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="A problem; else the paper's.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0.0, help="Else the paper's.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1)] = None,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="What --model was trained on: a run, or Parquet files.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Programs that run at once.")] = 2,
+    device: Annotated[
+        str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1; auto for a GPU if any.")
+    ] = "auto",
     backend: Annotated[Literal["starsmith", "transformers", "openai"], typer.Option("--backend")] = "starsmith",
     url: Annotated[str | None, typer.Option("--url", help="Of a server, such as http://HOST:PORT/v1.")] = None,
     model_name: Annotated[str | None, typer.Option("--model-name", help="The server's name for it.")] = None,
@@ -384,7 +395,7 @@ def evaluate_(
     source = run_folder or (None if model or references or backend == "openai" else QUICKSTART)
     heldout = [] if source is None else _step(source, "documents").parts("documents")
     if references:
-        with StageBars() as bars:
+        with _interruptible(), StageBars() as bars:
             found = known.check(config, heldout=heldout, folder=destination, workers=workers, progress=bars)
         if as_json:
             print_json(dataclasses.asdict(found))
@@ -394,15 +405,16 @@ def evaluate_(
         raise typer.Exit(0 if found.good else 1)
     folder = model if source is None else model or _step(source, "export").folder / learning.MODEL
     key = os.environ.get("STARSMITH_API_KEY")
-    opened = open_backend(backend, folder=folder, url=url, model_name=model_name, api_key=key)
-    with StageBars() as bars:
+    own = corpus or (source if model is None and backend != "openai" else None)
+    with _interruptible(), StageBars() as bars:
         results = runner.evaluate(
-            opened,
+            open_backend(backend, folder=folder, url=url, model_name=model_name, api_key=key, device=device),
             config,
             heldout=heldout,
             folder=destination,
             workers=workers,
             cache=destination / "cache",
+            corpus=_training_corpus(own, workers),
             progress=bars,
         )
     if as_json:
@@ -551,6 +563,28 @@ def doctor_(as_json: AsJson = False) -> None:
         out.print(table)
     if not all(finding.good for finding in found if finding.needed):
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends an evaluation in one sentence."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("starsmith: interrupted; answers and verdicts are kept, the same command continues")
+        raise typer.Exit(130) from None
+
+
+def _training_corpus(place: Path | None, workers: int) -> "Corpus":
+    """What a model was trained on: a run's documents, Parquet files, or not known."""
+    from starsmith.evaluation.contamination import NoCorpus
+    from starsmith.steps import problem_search
+
+    if place is None:
+        return NoCorpus(reason="what the model was trained on is not known; name it with --corpus")
+    if place.is_file() or (place.is_dir() and not (place / "history").is_dir()):
+        return problem_search.parquet_corpus(place, workers)
+    return problem_search.run_corpus(_step(place, "documents"), plan.recipe_of(place), workers)
 
 
 def _judged_tables(run_folder: Path) -> query.Tables:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import InputError
-from starsmith.evaluation.contract import Benchmark, Sampling
+from starsmith.evaluation.contract import Benchmark, DataSet, Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +122,12 @@ def sampling(name: str, config: recipe.Evaluation) -> Sampling | None:
         "max_new_tokens": config.max_new_tokens,
     }
     return dataclasses.replace(own, **{key: value for key, value in given.items() if value is not None})
+
+
+def data_folder(name: str) -> str | None:
+    """The folder of a benchmark's set in the data folder; None where it reads none, or is none of these."""
+    if name not in BENCHMARKS:
+        return None
+    module = importlib.import_module(f"starsmith.evaluation.benchmarks.{BENCHMARKS[name].module}")
+    own: DataSet | None = getattr(module, "DATA", None)
+    return own.folder if own is not None else None

@@ -3,8 +3,9 @@
 `results.json` holds every estimate with its interval, and beside it what it rests on: how many problems of which
 groups, which were excluded and why, which languages were skipped because their toolchain is absent, how often
 each label and each finish reason occurred and how many completions held no answer, the sandbox that was used,
-what the reference solutions did, and what papers report. `generations.jsonl` holds every completion with its
-label. Both are the same bytes for the same model, data and verdicts: times of this machine are in neither.
+what the reference solutions did, which problems stand in the training corpus and every estimate without them,
+and what papers report. `generations.jsonl` holds every completion with its label. Both are the same bytes for the
+same model, data and verdicts: times of this machine are in neither.
 `failures.jsonl` holds some of those that did not pass, with their prompts and what their programs wrote.
 
 While a run lasts, completions and verdicts are kept in `journal/` under the hash of what they answer, so a
@@ -26,7 +27,7 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import MachineError
-from starsmith.evaluation import failures, published, registry, toolchains
+from starsmith.evaluation import contamination, failures, published, registry, toolchains
 from starsmith.evaluation.contract import (
     Backend,
     Benchmark,
@@ -65,7 +66,8 @@ class Loaded:
     skipped: Mapping[str, str]
     """Language to the line that installs its absent toolchain; its problems are not among `problems`."""
     num_skipped: int
-    runs_programs: bool
+    versions: Mapping[str, str]
+    """Language of the problems' programs to the version of its toolchain."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def evaluate(
     seed: int = 42,
     workers: int = 1,
     cache: Path | None = None,
+    corpus: contamination.Corpus = contamination.NoCorpus(),  # noqa: B008 - frozen
     progress: StageProgress = lambda stage, done, total: None,
 ) -> dict[str, Any]:
     """Runs the recipe's benchmarks and writes `results.json` and `generations.jsonl` into `folder`.
@@ -97,6 +100,7 @@ def evaluate(
         workers: programs that run at once.
         cache: a folder where completions and verdicts are kept for later runs; by default they are dropped
             when the results are complete.
+        corpus: what the model was trained on; problems that stand in it are named.
         progress: for people.
 
     Returns:
@@ -110,6 +114,7 @@ def evaluate(
     journals = cache or folder / "journal"
     with ExitStack() as stack:
         executor, described = open_executor(stack, loaded, config, journals, workers)
+        found = _search(corpus, loaded, Journal(journals / "contamination.jsonl"), progress)
         generations = Journal(journals / "generations.jsonl")
         results: dict[str, Any] = {
             "model": backend.identity,
@@ -123,7 +128,7 @@ def evaluate(
         for entry in loaded:
             benchmark = entry.benchmark
             stage = _Stage(benchmark, backend, executor, generations, seed, progress)
-            own, own_rows, own_failed = stage.run(entry)
+            own, own_rows, own_failed = stage.run(entry, found[benchmark.name])
             drawn = registry.sampling(benchmark.name, config)
             own["sampling"] = asdict(drawn) if drawn else None
             results["benchmarks"][benchmark.name] = own
@@ -166,7 +171,7 @@ def open_executor(
     Raises:
         MachineError: none works here.
     """
-    if not any(entry.runs_programs for entry in loaded):
+    if not any(entry.versions for entry in loaded):
         return None, None
     level, attempts = selftest.choose(config.sandbox)
     sandbox = stack.enter_context(Sandbox(level, workers=workers))
@@ -184,14 +189,34 @@ def _runnable(benchmark: Benchmark, problems: list[Problem], max_problems: int |
     needed = {problem.id: _languages(benchmark, problem) for problem in problems}
     missing = toolchains.missing(sorted(frozenset().union(*needed.values())))
     kept = [problem for problem in problems if not needed[problem.id] & missing.keys()]
+    chosen = kept[:max_problems]
+    used = sorted(frozenset().union(*(needed[problem.id] for problem in chosen)))
     return Loaded(
         benchmark=benchmark,
-        problems=kept[:max_problems],
+        problems=chosen,
         num_available=len(problems),
         skipped=missing,
         num_skipped=len(problems) - len(kept),
-        runs_programs=any(needed[problem.id] for problem in kept[:max_problems]),
+        versions={language: str(toolchains.find(language).version()) for language in used},
     )
+
+
+def _search(
+    corpus: contamination.Corpus, loaded: Sequence[Loaded], journal: Journal, progress: StageProgress
+) -> dict[str, dict[str, Any]]:
+    """What is found of each benchmark, as results hold it; the same search is not done twice.
+
+    Raises:
+        InputError: the corpus cannot be read.
+    """
+    asked = [(entry.benchmark, entry.problems) for entry in loaded]
+    what = [[benchmark.name, benchmark.version, _digest(problems)] for benchmark, problems in asked]
+    key = content_key(corpus.identity, what)
+    if key not in journal:
+        found = corpus.search(asked, lambda done, total: progress("contamination", done, total))
+        journal.add({key: {name: own.to_dict() for name, own in found.items()}})
+    known: dict[str, dict[str, Any]] = journal[key]
+    return known
 
 
 def _languages(benchmark: Benchmark, problem: Problem) -> frozenset[str]:
@@ -211,7 +236,9 @@ class _Stage:
     seed: int
     progress: StageProgress
 
-    def run(self, loaded: Loaded) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    def run(
+        self, loaded: Loaded, found: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
         """The results, a row for each answer, and the failures that are shown."""
         problems = loaded.problems
         checked = self._preflight(problems)
@@ -238,7 +265,10 @@ class _Stage:
             "skipped": dict(loaded.skipped),
             "num_skipped_problems": loaded.num_skipped,
             "published": [asdict(row) for row in published.of(self.benchmark.name)],
+            "toolchains": dict(loaded.versions),
             "estimates": {name: asdict(estimate) for name, estimate in estimates.items()},
+            "contamination": found,
+            "estimates_without_contaminated": self._clean_estimates(counted, found),
             "group_estimates": self._group_estimates(counted),
             "labels": dict(sorted(Counter(score.label for score in scores).items())),
             "finish_reasons": dict(
@@ -265,6 +295,12 @@ class _Stage:
             for place in failures.choose(scores)
         ]
         return result, rows, failed
+
+    def _clean_estimates(self, scores: list[Score], found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Without the problems that stand in the training corpus; nothing where it was not searched."""
+        clean = [score for score in scores if found["checked"] and score.problem not in found["problems"]]
+        estimates = self.benchmark.aggregate(clean, seed=self.seed) if clean else {}
+        return {name: asdict(estimate) for name, estimate in estimates.items()}
 
     def _group_estimates(self, scores: list[Score]) -> dict[str, dict[str, Any]]:
         """Each group by itself, where there are several; measures that name the group are named without it."""
@@ -370,7 +406,7 @@ def _shown(answer: _Answer, score: Score) -> dict[str, Any]:
 
 
 def _length(request: Request) -> int:
-    return len(request.prompt) + len(request.suffix or "") + len(request.target or "")
+    return sum(map(len, (*request.context, request.prompt, request.suffix or "", request.target or "")))
 
 
 def _described(checked: Preflight | None) -> dict[str, Any] | None:

@@ -118,6 +118,7 @@ def _notes(benchmark: Mapping[str, Any]) -> Iterator[str]:
     ):
         if benchmark[key]:
             yield f"{benchmark[key]} {words}"
+    yield from _contamination(benchmark)
     for language, install in benchmark["skipped"].items():
         yield f"skipped: {language}: no toolchain; {install}"
     excluded = list(benchmark["excluded"].items())
@@ -130,3 +131,29 @@ def _notes(benchmark: Mapping[str, Any]) -> Iterator[str]:
             f"references: {checked['num_references_passed']} of {checked['num_references']} passed, "
             f"{checked['num_empty_answers_failed']} of {checked['num_empty_answers']} wrong answers failed"
         )
+    if benchmark["toolchains"]:
+        yield "toolchains: " + ", ".join(f"{name} {version}" for name, version in benchmark["toolchains"].items())
+
+
+def _contamination(benchmark: Mapping[str, Any]) -> Iterator[str]:
+    """Which problems the model was trained on, and what the estimates are without them."""
+    found = benchmark["contamination"]
+    if not found["checked"]:
+        yield f"contamination not checked: {found['reason']}"
+        return
+    problems = list(found["problems"].items())
+    yield f"contamination: {len(problems)} of {found['num_checked']} problems stand in the training corpus"
+    if found["num_too_short"]:
+        yield f"contamination: {found['num_too_short']} problems are too short to be looked for"
+    for other in found["corpus"]["not_searched"]:
+        yield f"contamination: not searched: {other}"
+    for problem, match in problems[:_NUM_SHOWN]:
+        place = " ".join(part for part in (match["repo_name"], match["path"], match["document"]) if part)
+        much = "a whole text" if match["method"] == "text" else f"{match['score']:.2f} of a text's n-grams"
+        yield f"contaminated: {problem}: {much} at bytes {match['start']}-{match['end']} of {place}"
+    if len(problems) > _NUM_SHOWN:
+        yield f"contaminated: {len(problems) - _NUM_SHOWN} more, in results.json"
+    if problems:
+        for metric, estimate in benchmark["estimates_without_contaminated"].items():
+            interval = f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+            yield f"without them: {metric} {estimate['value']:.3f} ({interval}, n {estimate['n']})"

@@ -67,13 +67,16 @@ def steps(recipe: Recipe) -> list[Step]:
         ),
         Step(
             name="evaluation",
-            version=3,
+            version=4,
             run=functools.partial(_evaluate, recipe),
             about=", ".join(benchmarks),
             reads="text",
             inputs=("export", "documents"),
             params={
                 "evaluation": recipe.evaluation.model_dump(mode="json"),
+                "contamination": recipe.decontamination.model_dump(
+                    mode="json", include={"min_chars", "ngram_words", "min_ngram_fraction", "prose_sets"}
+                ),
                 "data": _fingerprint([recipe.evaluation.data] if recipe.evaluation.data else []),
                 "seed": recipe.run.seed,
             },
@@ -371,17 +374,21 @@ def _export(recipe: Recipe, context: Context) -> Facts:
 
 def _evaluate(recipe: Recipe, context: Context) -> Facts:
     from starsmith.evaluation import backends, runner
+    from starsmith.steps import problem_search
 
     def progress(stage: str, done: int, total: int) -> None:
         context.progress(done, total, stage)
 
     results = runner.evaluate(
-        backends.StarsmithBackend(context.inputs["export"].folder / MODEL),
+        backends.StarsmithBackend(
+            context.inputs["export"].folder / MODEL, device=backends.choose_device(recipe.hardware.device)
+        ),
         recipe.evaluation,
         heldout=context.inputs["documents"].parts("documents"),
         folder=context.draft.folder,
         seed=recipe.run.seed,
         workers=context.workers,
+        corpus=problem_search.run_corpus(context.inputs["documents"], recipe, context.workers),
         progress=progress,
     )
     return {name: benchmark["estimates"] for name, benchmark in results["benchmarks"].items()}
