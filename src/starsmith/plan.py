@@ -362,9 +362,9 @@ def _write_view(plan: Plan, results: Mapping[str, Result]) -> None:
     history = sorted((view / "history").glob("*.json"))
     if not history or history[-1].read_bytes() != data_:
         write_atomically(view / "history" / f"{len(history) + 1:04d}.json", data_)
-    for page in ("curation", "report"):
-        if page in results:
-            place = results[page].folder / f"{page}.html"
+    for page, step in (("curation", "curation"), ("report", "report"), ("evaluation", "report")):
+        if step in results:
+            place = results[step].folder / f"{page}.html"
             write_atomically(view / f"{page}.html", place.read_bytes())
     write_atomically(view / "recipe.toml", recipes.to_toml(plan.recipe).encode())
     links = {"dataset": ("release", "dataset"), "model": ("release", "model"), "evaluation": ("evaluation", ".")}

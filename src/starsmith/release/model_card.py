@@ -17,6 +17,7 @@ from typing import Any
 
 from starsmith import recipe
 from starsmith.release import cards
+from starsmith.release.model_index import render_model_index
 
 DEFAULT_LICENSE = "apache-2.0"
 _SMALL_PARAMETERS = 1_000_000_000
@@ -63,6 +64,7 @@ def render_model_card(inputs: ModelCardInputs) -> str:
         validation=validation[-1] if validation else None,
         uniform_loss=math.log(inputs.model["vocab_size"]),
         is_small=inputs.num_parameters < _SMALL_PARAMETERS,
+        model_index=render_model_index(inputs.evaluation, name=inputs.config.model_name),
         benchmarks=(inputs.evaluation or {}).get("benchmarks") or {},
         sandbox=(inputs.evaluation or {}).get("sandbox") or {},
     )

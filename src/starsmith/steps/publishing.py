@@ -20,6 +20,7 @@ from starsmith.release.data_card import DataCardInputs, render_data_card
 from starsmith.release.dataset import write_dataset
 from starsmith.release.model_card import ModelCardInputs, license_text, render_model_card
 from starsmith.release.swhids import write_swhids
+from starsmith.steps import evaluation_pages
 from starsmith.steps.data import corpus_tables
 from starsmith.steps.learning import MODEL, stages
 from starsmith.steps.signals import SIGNALS
@@ -55,7 +56,7 @@ def steps(recipe: Recipe) -> list[Step]:
     return [
         Step(
             name="release",
-            version=2,
+            version=3,
             run=published.release,
             about="dataset, SWHIDs, model, cards",
             reads="text",
@@ -64,13 +65,13 @@ def steps(recipe: Recipe) -> list[Step]:
         ),
         Step(
             name="report",
-            version=3,
+            version=4,
             run=published.report,
             about="one page that shows it all",
             reads="results",
             inputs=(*_DATA, *learnt, "release"),
             params=told,
-            logs=("report.html",),
+            logs=("report.html", "evaluation.html"),
         ),
     ]
 
@@ -109,7 +110,7 @@ class _Published:
         return {"dataset": dataset, "swhids": swhids}
 
     def report(self, context: Context) -> Facts:
-        """Writes `report.html`."""
+        """Writes `report.html`, and `evaluation.html` that it points to."""
         from starsmith.inspection.report import ReportInputs, render_report  # loads the plotting library
 
         inputs = context.inputs
@@ -121,10 +122,15 @@ class _Published:
                 model=_model_facts(inputs["export"]),
                 metrics=_metrics(self.recipe, inputs),
                 evaluation=_evaluation(inputs["evaluation"]),
+                evaluation_page="evaluation.html",
                 release=inputs["release"].facts["dataset"],
             )
         )
         context.draft.write_file("report.html", page.encode())
+        evaluated = evaluation_pages.page(
+            inputs["evaluation"].folder, _evaluation(inputs["evaluation"]), name=self.recipe.release.model_name
+        )
+        context.draft.write_file("evaluation.html", evaluated.encode())
         return {"bytes": len(page)}
 
     def curation(self, context: Context) -> Facts:
