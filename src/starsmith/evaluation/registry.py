@@ -40,6 +40,7 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
     "humaneval_plus": Entry(module="humaneval_plus", kind="HumanEvalPlus"),
     "mbpp": Entry(module="mbpp", kind="Mbpp"),
     "mbpp_plus": Entry(module="mbpp_plus", kind="MbppPlus"),
+    "ds1000": Entry(module="ds1000", kind="DS1000"),
     "canitedit": Entry(module="canitedit", kind="CanItEdit"),
     "gsm8k_pal": Entry(module="gsm8k_pal", kind="Gsm8kPal"),
     "gsm_hard_pal": Entry(module="gsm8k_pal", kind="Gsm8kPal", fields={"part": "gsm_hard"}, in_paper=False),

@@ -48,6 +48,17 @@ COMPILING: Final = Limits(
 """What a compiler may use: it is ours, and the program decides only what it is fed."""
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
 _TIMEOUT_SECONDS: Final = 20.0
+_TELLS_PACKAGES: Final = """
+import platform, sys
+from importlib.metadata import version
+for wanted in sys.argv[1:]:
+    name, _, pinned = wanted.partition("==")
+    found = version(name)
+    if pinned and found.partition("+")[0] != pinned.partition("+")[0]:
+        sys.exit(1)
+print(platform.python_version())
+"""
+"""Fails where a package is absent, or another version is there. A build (`+cpu`) may be any."""
 
 
 @dataclass(frozen=True)
@@ -159,22 +170,28 @@ def environments_folder() -> Path:
 def python_environment(name: str, folder: Path) -> Toolchain:
     """A virtual environment as a toolchain: its interpreter, its packages, nothing of ours.
 
-    Its packages map more than they use (linear algebra, deep learning), and would start a thread a core.
+    Its packages map more than they use (linear algebra, deep learning), and would start a thread a core; the
+    largest are half a gigabyte when they have been imported. An environment with other packages than it should
+    have is missing, since tests that compare with what a library returns hold for one version.
     """
     executable = folder / "bin" / "python"
+    packages = ENVIRONMENTS.get(name, "")
     base = os.path.realpath(executable)
     homes = [str(folder), *([_home(base), *_libraries_of(base)] if executable.exists() else [])]
     return Toolchain(
         language=name,
         title=f"Python environment {name}",
-        install=f"python3 -m venv {folder} && {executable} -m pip install {ENVIRONMENTS.get(name, 'PACKAGES')}",
+        install=f"python3 -m venv {folder} && {executable} -m pip install {packages or 'PACKAGES'}",
         executables=(str(executable),),
+        asks_version=("-c", _TELLS_PACKAGES, *packages.split()),
         makes_commands=lambda paths, files: ((paths[0], "-P", "-s", "-B", f"{{program}}/{files[0]}"),),
         limits_address_space=False,
         num_own_threads=16,
+        min_memory_bytes=1024 * _MEGABYTE,
         folders=tuple(homes),
         environment=(
-            *((f"{library}_NUM_THREADS", "1") for library in ("OMP", "OPENBLAS", "MKL")),
+            *((f"{pool}_NUM_THREADS", "1") for pool in ("OMP", "OPENBLAS", "MKL", "TF_INTRAOP", "TF_INTEROP")),
+            ("TF_CPP_MIN_LOG_LEVEL", "3"),
             ("MPLBACKEND", "Agg"),
             ("MPLCONFIGDIR", "{work}"),
         ),
@@ -505,7 +522,8 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
 ENVIRONMENTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ds1000": "numpy==1.26.4 pandas==1.5.3 matplotlib==3.8.4 scipy==1.12.0 seaborn==0.13.2 "
-        "scikit-learn==1.4.0 statsmodels==0.14.1 torch==2.2.0 tensorflow-cpu==2.16.1",
+        "scikit-learn==1.4.0 statsmodels==0.14.1 torch==2.2.0 tensorflow-cpu==2.16.1 gensim==4.3.2 xgboost==2.0.3 "
+        "PyYAML",
     }
 )
 """Named Python environments, with the packages each holds."""

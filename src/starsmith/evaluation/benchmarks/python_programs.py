@@ -139,13 +139,15 @@ def verdict(problem: Problem, sample: int, programs: Sequence[Program], results:
 
 
 def pass_at_ks(scores: Sequence[Score], ks: Sequence[int], *, seed: int) -> dict[str, Estimate]:
-    """pass@k for each k there are samples enough for; pass@1 always."""
+    """pass@k for each k there are samples enough for; pass@1 always, and nothing of no problem."""
     by_problem: dict[str, list[bool]] = defaultdict(list)
     for score in scores:
         by_problem[score.problem].append(score.value == 1.0)
     counts = [(len(passed), sum(passed)) for _, passed in sorted(by_problem.items())]
-    fewest = min((samples for samples, _ in counts), default=1)
-    return {f"pass@{k}": estimate_pass_at_k(counts, k, seed=seed) for k in ks if k <= max(fewest, 1)}
+    if not counts:
+        return {}
+    fewest = min(samples for samples, _ in counts)
+    return {f"pass@{k}": estimate_pass_at_k(counts, k, seed=seed) for k in ks if k <= fewest}
 
 
 def _row(line: str, fields: Mapping[str, type | tuple[type, ...]], place: str) -> dict[str, Any]:
