@@ -149,7 +149,7 @@ def test_a_rank_that_is_killed_is_started_again_and_nothing_changes(ranks, tmp_p
     assert ended.returncode == 0, ended.stderr[-4000:]
     for found, expected in zip(said(tmp_path, "killed_once"), said(ranks, "fsdp"), strict=True):
         assert (found["loss"], found["validation_loss"]) == (expected["loss"], expected["validation_loss"])
-        assert found["batches"] in (7, 12)  # from step 5, or from the start where that was not written yet
+        assert found["batches"] in (5, 7)  # from step 7, or from step 5 where that was not written yet
     keys = ("step", "loss", "grad_norm", "batch", "validation_loss")
     assert lines(tmp_path / "killed_once", *keys) == lines(ranks / "fsdp", *keys)
 

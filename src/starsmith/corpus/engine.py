@@ -6,6 +6,7 @@ forking the caller: go-enry's runtime hangs in forked children, and a fresh proc
 With one worker the function runs in the caller's process.
 """
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +59,8 @@ def map_parallel(
     with ProcessPoolExecutor(
         max(1, min(workers, len(items))), mp_context=context, initializer=_prepare_worker
     ) as pool:
-        futures: list[Future[Outcome]] = [pool.submit(function, item) for item in items]
+        with _interrupts_held_back():  # submitting starts the workers
+            futures: list[Future[Outcome]] = [pool.submit(function, item) for item in items]
         try:
             pending: set[Future[Outcome]] = set(futures)
             while pending:
@@ -75,6 +77,16 @@ def map_parallel(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
         return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes that are started here take no SIGINT, not even while they start; ours comes afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker() -> None:
