@@ -115,8 +115,18 @@ class LineCompletion(ABC):
     ) -> Score: ...
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """`exact_match`, `edit_similarity` and what the scores measure beside them."""
-        return line_estimates(scores, seed=seed)
+        """`exact_match`, `edit_similarity` and what the scores measure beside them: over all, and as
+        `MEASURE/PART` for the parts between the slashes of groups' names, where there are several."""
+        parts: dict[str, list[Score]] = defaultdict(list)
+        for score in sorted(scores, key=lambda score: score.problem):
+            for part in score.group.split("/"):
+                parts[part].append(score)
+        found = line_estimates(scores, seed=seed)
+        for part, members in sorted(parts.items()):
+            if len(members) < len(scores):
+                own = line_estimates(members, seed=seed)
+                found |= {f"{name}/{part}": estimate for name, estimate in own.items()}
+        return found
 
 
 def line_score(

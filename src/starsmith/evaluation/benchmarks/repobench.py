@@ -15,7 +15,6 @@ of text for each language.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +30,12 @@ from starsmith.evaluation.benchmarks.line_completion import (
     LineCompletion,
     edit_similarity,
     first_code_line,
-    line_estimates,
     line_score,
 )
 from starsmith.evaluation.contract import (
     Candidate,
     Completion,
     DataSet,
-    Estimate,
     Problem,
     Request,
     RunResult,
@@ -122,19 +119,6 @@ class RepoBench(LineCompletion):
             similarity=edit_similarity(reference, line),
             measures={},
         )
-
-    def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """Each measure over all, and as `MEASURE/SETTING` and `MEASURE/LEVEL` where there are several."""
-        parts: dict[str, list[Score]] = defaultdict(list)
-        for score in scores:
-            for part in score.group.split("/"):
-                parts[part].append(score)
-        found = line_estimates(scores, seed=seed)
-        for part in (*SETTINGS, *LEVELS):
-            if 0 < len(members := parts[part]) < len(scores):
-                for name, estimate in line_estimates(members, seed=seed).items():
-                    found[f"{name}/{part}"] = estimate
-        return found
 
     def _rows(self, setting: str) -> Iterator[tuple[int, dict[str, Any]]]:
         pattern = f"repobench_{self.language}_v1.1/data/{setting}-*.parquet"
