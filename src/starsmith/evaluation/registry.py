@@ -53,6 +53,30 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
         )
         for part in ("single_line", "multi_line", "random_span", "random_span_light")
     },
+    **{
+        f"repobench_{language}": Entry(module="repobench", kind="RepoBench", fields={"language": language})
+        for language in ("python", "java")
+    },
+    **{
+        f"crosscodeeval_{language}": Entry(
+            module="crosscodeeval", kind="CrossCodeEval", fields={"language": language}
+        )
+        for language in ("python", "java", "typescript", "csharp")
+    },
+    **{
+        name: Entry(
+            module="repository_completion",
+            kind="RepositoryCompletion",
+            fields={"shown": shown},
+            sampling="SAMPLING",
+            in_paper=False,
+        )
+        for name, shown in (
+            ("repository_completion", "imported"),
+            ("repository_completion_retrieved", "retrieved"),
+            ("repository_completion_in_file", "nothing"),
+        )
+    },
     "bits_per_byte": Entry(module="bits_per_byte", kind="BitsPerByte", in_paper=False),
     "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
 }
