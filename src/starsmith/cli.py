@@ -425,6 +425,43 @@ def evaluate_(
     out.print(Text(f"results: {destination / 'results.json'}"), soft_wrap=True)
 
 
+@app.command("repository-tasks")
+def repository_tasks_(
+    repositories: Annotated[
+        list[str], typer.Argument(metavar="REPOSITORY...", help="Folders of Git repositories.")
+    ],
+    destination: Annotated[
+        Path, typer.Option("--out", help="The data folder for evaluate; it gets repository-tasks/.")
+    ],
+    max_tasks: Annotated[
+        int, typer.Option("--max-tasks", min=1, help="Of each repository, language and setting.")
+    ] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Decides which lines are taken.")] = 42,
+    as_json: AsJson = False,
+) -> None:
+    """Make line completion tasks from Git repositories, for the benchmark repository_completion."""
+    from starsmith.steps import repository_tasks
+
+    with StageBars() as bars:
+        made = repository_tasks.make(
+            repositories,
+            destination,
+            seed=seed,
+            max_tasks=max_tasks,
+            progress=lambda done, total: bars("repositories", done, total),
+        )
+    if as_json:
+        print_json(dataclasses.asdict(made))
+        return
+    for language, counts in made.tasks.items():
+        settings = ", ".join(f"{setting} {count}" for setting, count in counts.items())
+        out.print(Text(f"{language}: {settings}"), soft_wrap=True)
+    for what, dropped in (("files", made.dropped_files), ("lines", made.dropped_lines)):
+        for reason, count in dropped.items():
+            out.print(Text(f"{count:,} {what} left out: {reason}"), soft_wrap=True)
+    out.print(Text(f"tasks: {made.file}"), soft_wrap=True)
+
+
 @app.command("compare")
 def compare_(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A folder that evaluate wrote.")],
