@@ -113,8 +113,12 @@ def make(
         version=repository_tasks.VERSION,
         seed=seed,
         repositories=[
-            {"name": name, "revision": revision, "num_files": num_files}
-            | {"num_tasks": per_repository[name, revision]}
+            {
+                "name": name,
+                "revision": revision,
+                "num_files": num_files,
+                "num_tasks": per_repository[name, revision],
+            }
             for name, revision, num_files in told
         ],
         tasks=dict(sorted(counts.items())),
