@@ -110,6 +110,8 @@ def make(recipe: recipes.Recipe, *, to: str | None = None) -> Plan:
     ]
     names = [step.name for step in steps]
     if to is not None:
+        if to == "long_context" and to not in names:
+            raise InputError("the recipe has one stage of training; a table [long_context] adds the second")
         if to not in names:
             outside = sorted({name.partition("/")[0] if name.startswith("ingest/") else name for name in names})
             raise InputError(f"no step {to!r}; the steps are {', '.join(outside)}")

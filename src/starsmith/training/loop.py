@@ -292,8 +292,8 @@ class _Run:
             raise DivergenceError(
                 f"{MAX_SKIPPED_IN_A_ROW} steps in a row could not be learned from (the last: step {self.step}, "
                 f"{reason}). Lower training.learning_rate (now {self.config.learning_rate:g}) or raise "
-                f"training.warmup_steps (now {self.config.warmup_steps}); if all was well before, rewind the run "
-                "and leave out some batches"
+                f"training.warmup_steps (now {self.config.warmup_steps}); if all was well before, `starsmith "
+                "rewind` goes back and leaves out the batches that did it"
             )
 
     def save(self) -> None:
