@@ -294,6 +294,7 @@ def _train(recipe: Recipe, stage: str, context: Context) -> Facts:
 
     folder, settings = context.draft.folder, _settings(recipe, stage)
     with world.join(recipe.hardware, settings.precision) as ranks:
+        ranks.rows(settings.batch_size)  # refused here, where it is said how many processes would fit
         batches = loader.Loader(
             context.inputs["tokens"].folder / SHARDS,
             _tokens(recipe, stage),
