@@ -118,6 +118,33 @@ def compare(old: Evaluated, new: Evaluated, *, seed: int = 42) -> Comparison:
     return Comparison(old=old.name, new=new.name, compared=tuple(compared), notes=tuple(notes))
 
 
+def changed(old: Evaluated, new: Evaluated, *, limit: int = 20) -> dict[str, list[dict[str, Any]]]:
+    """By benchmark, problems that one side alone solved: the first `limit` of each side, with an answer of each.
+
+    Each has `problem`, `solved_by` (old or new), and `old` and `new`: one of those of its samples that tell the
+    sides apart.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in old.rows.keys() & new.rows.keys():
+        if old.results["benchmarks"][name]["version"] != new.results["benchmarks"][name]["version"]:
+            continue
+        shown: dict[str, list[dict[str, Any]]] = {"old": [], "new": []}
+        for problem in sorted(old.rows[name].keys() & new.rows[name].keys()):
+            sides = {"old": old.rows[name][problem], "new": new.rows[name][problem]}
+            solved = {side for side, rows in sides.items() if any(row["label"] == "pass" for row in rows)}
+            if len(solved) != 1 or any(row["label"] == "measured" for rows in sides.values() for row in rows):
+                continue
+            [side] = solved
+            telling = {
+                each: next(row for row in rows if (row["label"] == "pass") == (each == side))
+                for each, rows in sides.items()
+            }
+            shown[side].append({"problem": problem, "solved_by": side, **telling})
+        if any(shown.values()):
+            found[name] = [*shown["old"][:limit], *shown["new"][:limit]]
+    return dict(sorted(found.items()))
+
+
 def _compared(
     name: str, old: Sequence[list[Mapping[str, Any]]], new: Sequence[list[Mapping[str, Any]]], seed: int
 ) -> list[Compared]:

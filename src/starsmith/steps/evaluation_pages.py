@@ -4,12 +4,14 @@ All three are made from what `evaluation.runner` wrote, so they can be made agai
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from starsmith import __version__
 from starsmith.corpus.store import write_atomically
+from starsmith.evaluation import comparison
+from starsmith.evaluation.comparison import Comparison, Evaluated
 from starsmith.release.model_index import render_model_index
 from starsmith.release.results_table import render_results
 
@@ -42,3 +44,23 @@ def page(folder: Path, results: Mapping[str, Any], *, name: str) -> str:
     lines = (folder / "failures.jsonl").read_text(encoding="utf-8").splitlines()
     failures = [json.loads(line) for line in lines]
     return render_evaluation(results, failures=failures, name=name, starsmith_version=__version__)
+
+
+def write_comparison(place: Path, evaluated: Sequence[Evaluated], compared: Sequence[Comparison]) -> None:
+    """Writes the page of evaluations that were each compared with the first.
+
+    Raises:
+        MachineError: the disk refuses.
+    """
+    from starsmith.inspection.comparison_page import ComparisonInputs, render_comparison
+
+    first, *others = evaluated
+    text = render_comparison(
+        ComparisonInputs(
+            runs=[(each.name, each.results) for each in evaluated],
+            compared=[found.to_dict() for found in compared],
+            changed=[comparison.changed(first, other) for other in others],
+            starsmith_version=__version__,
+        )
+    )
+    write_atomically(place, text.encode())
