@@ -383,6 +383,7 @@ def evaluate_(
     from starsmith.evaluation import references as known
     from starsmith.evaluation import runner, summary
     from starsmith.evaluation.backends import open_backend
+    from starsmith.steps import evaluation_pages
 
     config = recipe.Evaluation(
         benchmarks=tuple(name.strip() for name in benchmarks.split(",") if name.strip()),
@@ -417,12 +418,15 @@ def evaluate_(
             corpus=_training_corpus(own, workers),
             progress=bars,
         )
+    shown = model_name or (model or source or destination).resolve().name
+    evaluation_pages.write(destination, results, name=shown)
     if as_json:
         print_json(results)
         return
     for part in summary.results(results):
         out.print(part, soft_wrap=isinstance(part, Text))
     out.print(Text(f"results: {destination / 'results.json'}"), soft_wrap=True)
+    out.print(Text(f"page: {destination / evaluation_pages.PAGE}"), soft_wrap=True)
 
 
 @app.command("repository-tasks")
@@ -465,18 +469,27 @@ def repository_tasks_(
 @app.command("compare")
 def compare_(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A folder that evaluate wrote.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW")],
+    new: Annotated[list[Path], typer.Argument(metavar="NEW...", help="Each is compared with OLD.")],
+    page: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Also a page.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two evaluations, problem by problem."""
+    """Compare evaluations, problem by problem."""
     from starsmith.evaluation import comparison, summary
+    from starsmith.steps import evaluation_pages
 
-    compared = comparison.compare(comparison.read(old), comparison.read(new))
+    evaluated = [comparison.read(folder) for folder in (old, *new)]
+    compared = [comparison.compare(evaluated[0], other) for other in evaluated[1:]]
+    if page is not None:
+        evaluation_pages.write_comparison(page, evaluated, compared)
     if as_json:
-        print_json(compared.to_dict())
+        found = [each.to_dict() for each in compared]
+        print_json(found[0] if len(found) == 1 else found)
         return
-    for part in summary.comparison(compared):
-        out.print(part, soft_wrap=isinstance(part, Text))
+    for each in compared:
+        for part in summary.comparison(each):
+            out.print(part, soft_wrap=isinstance(part, Text))
+    if page is not None:
+        out.print(Text(f"page: {page}"), soft_wrap=True)
 
 
 opt_out_app = typer.Typer(help="Take opt-out requests, and show what they removed.", no_args_is_help=True)
