@@ -22,7 +22,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from starsmith.errors import InputError
 
@@ -260,6 +260,13 @@ class Benchmark(Protocol):
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """Of the scores of any of the problems: results hold each group by itself too."""
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A benchmark whose numbers need a word: which analyser or scorer judged, what none did."""
+
+    def remarks(self, problems: Sequence[Problem]) -> list[str]: ...
 
 
 class Backend(Protocol):

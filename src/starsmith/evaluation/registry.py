@@ -77,6 +77,9 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
             ("repository_completion_in_file", "nothing"),
         )
     },
+    "asleep": Entry(module="asleep", kind="Asleep"),
+    "asleep_insertion": Entry(module="asleep", kind="Asleep", fields={"asks": "insertion"}, in_paper=False),
+    "asleep_dop": Entry(module="asleep", kind="Asleep", fields={"part": "dop"}, in_paper=False),
     "bits_per_byte": Entry(module="bits_per_byte", kind="BitsPerByte", in_paper=False),
     "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
 }

@@ -37,6 +37,7 @@ from starsmith.evaluation.contract import (
     MissingDataError,
     Problem,
     Program,
+    Remarking,
     Request,
     RunResult,
     Score,
@@ -280,6 +281,7 @@ class _Stage:
                 for answer in answers
             ),
             "num_cut_contexts": sum(answer.candidate.completion.num_cut_tokens > 0 for answer in answers),
+            "remarks": self.benchmark.remarks(problems) if isinstance(self.benchmark, Remarking) else [],
             "excluded": dict(sorted(excluded.items())),
             "preflight": _described(checked),
             "examples": self._examples(answers, scores),

@@ -119,6 +119,7 @@ def _notes(benchmark: Mapping[str, Any]) -> Iterator[str]:
         if benchmark[key]:
             yield f"{benchmark[key]} {words}"
     yield from _contamination(benchmark)
+    yield from benchmark["remarks"]
     for language, install in benchmark["skipped"].items():
         yield f"skipped: {language}: no toolchain; {install}"
     excluded = list(benchmark["excluded"].items())

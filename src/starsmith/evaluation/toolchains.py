@@ -144,7 +144,7 @@ def find(language: str) -> Toolchain:
     Raises:
         InputError: there is no such language.
     """
-    if (known := TOOLCHAINS.get(language)) is not None:
+    if (known := TOOLCHAINS.get(language) or TOOLS.get(language)) is not None:
         return known
     if language in ENVIRONMENTS:
         return python_environment(language, environments_folder() / language)
@@ -248,6 +248,12 @@ def _home(path: str) -> str:
 def _libraries_of(python: str) -> list[str]:
     """The standard library of an interpreter that is not ours."""
     return [str(Path(python).parent.parent / "lib")]
+
+
+def _driven(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    """A tool that a Python file runs; the last of the executables is Python."""
+    *tools, _ = paths
+    return ((*interpreter.find().command(f"{{program}}/{files[0]}"), *tools),)
 
 
 def _script(*options: str) -> Callable[[tuple[str, ...], tuple[str, ...]], tuple[Command, ...]]:
@@ -521,9 +527,48 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
 
 ENVIRONMENTS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "bandit": "bandit==1.9.4",
         "ds1000": "numpy==1.26.4 pandas==1.5.3 matplotlib==3.8.4 scipy==1.12.0 seaborn==0.13.2 "
         "scikit-learn==1.4.0 statsmodels==0.14.1 torch==2.2.0 tensorflow-cpu==2.16.1 gensim==4.3.2 xgboost==2.0.3 "
         "PyYAML",
     }
 )
 """Named Python environments, with the packages each holds."""
+
+TOOLS: Final[Mapping[str, Toolchain]] = MappingProxyType(
+    {
+        chain.language: chain
+        for chain in (
+            Toolchain(
+                language="clang",
+                title="Clang's static analyser",
+                install="apt-get install clang",
+                executables=("clang", "python"),
+                makes_commands=_driven,
+                limits_address_space=False,
+                num_own_threads=4,
+            ),
+            Toolchain(
+                language="codeql",
+                title="CodeQL",
+                install="unpack the bundle of github.com/github/codeql-action and put its folder on PATH",
+                executables=("codeql", "python"),
+                asks_version=("version",),
+                makes_commands=_driven,
+                limits_address_space=False,
+                num_own_threads=128,
+                min_memory_bytes=4096 * _MEGABYTE,
+            ),
+            Toolchain(
+                language="gcc",
+                title="GCC's static analyser",
+                install="apt-get install gcc libc6-dev",
+                executables=("gcc", "python"),
+                makes_commands=_driven,
+                limits_address_space=False,
+                num_own_threads=4,
+            ),
+        )
+    }
+)
+"""What a Python file, a program's entry, is given the path of: analysers of other programs."""
