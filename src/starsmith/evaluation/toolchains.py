@@ -528,6 +528,8 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
 ENVIRONMENTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "bandit": "bandit==1.9.4",
+        "canitedit": "numpy==1.26.4 pandas==2.2.3 scipy==1.14.1 scikit-learn==1.5.2 torch==2.13.0 "
+        "z3-solver==4.13.3.0 autograd==1.7.0 flask==3.0.3",
         "ds1000": "numpy==1.26.4 pandas==1.5.3 matplotlib==3.8.4 scipy==1.12.0 seaborn==0.13.2 "
         "scikit-learn==1.4.0 statsmodels==0.14.1 torch==2.2.0 tensorflow-cpu==2.16.1 gensim==4.3.2 xgboost==2.0.3 "
         "PyYAML",
