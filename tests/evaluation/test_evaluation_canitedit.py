@@ -1,9 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from program_cases import assert_known_worth, judged, labels, real_data, written_rows
 
-from starsmith.evaluation.benchmarks.canitedit import STOPS, CanItEdit
+from starsmith import recipe
+from starsmith.evaluation import runner, toolchains
+from starsmith.evaluation.benchmarks.canitedit import ENVIRONMENT, STOPS, CanItEdit
 from starsmith.evaluation.benchmarks.canitedit_driver import excess, statements
 from starsmith.evaluation.contract import Candidate, MissingDataError
 from starsmith.evaluation.sandbox.pool import Sandbox
@@ -77,6 +80,49 @@ def test_excess_is_what_no_test_runs(python_sandbox: Sandbox, canitedit: CanItEd
     assert estimates["excess_code"] == estimates["excess_code/descriptive"]
     assert estimates["excess_code"].value == float(scores[1].detail.split()[1]) and estimates["pass@1"].value == 1
     assert canitedit.aggregate(scores[2:], seed=1)["excess_code"].n == 0
+
+
+NUMPY = ROW | {"full_name": "2_sum", "tests": "import numpy as np\nassert np.sum([double(3)]) == 6\n"}
+SERVED = ROW | {
+    "full_name": "3_serve",
+    "before": "from vllm import LLM, SamplingParams\n\ndef answer(text):\n    return LLM('m')",
+    "after": "from vllm import LLM, SamplingParams\n\ndef answer(text):\n"
+    "    return LLM('m').generate(text, SamplingParams(n=1))",
+    "tests": "class LLM:\n    def __init__(self, name): pass\n"
+    "    def generate(self, text, params): return text\n\nassert answer('a') == 'a'\n",
+}
+
+
+def test_edits_that_use_libraries_need_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(toolchains.ENVIRONMENTS_VARIABLE, str(tmp_path / "none"))
+    data = written_rows(tmp_path, "canitedit/canitedit.jsonl", [NUMPY, ROW, SERVED])
+    [loaded], _ = runner.load(recipe.Evaluation(benchmarks=("canitedit",), data=data), [], 1)
+    assert [problem.id for problem in loaded.problems] == ["1_double/descriptive", "1_double/lazy"]
+    assert loaded.num_skipped == 4 and loaded.skipped.keys() == {ENVIRONMENT}
+    assert "python3" in loaded.skipped[ENVIRONMENT] and "z3-solver==" in loaded.skipped[ENVIRONMENT]
+
+
+def test_twenty_two_real_edits_use_libraries() -> None:
+    canitedit = CanItEdit(data=real_data("canitedit"))
+    used = [canitedit.programs(each, Candidate(text=""))[0].language for each in canitedit.load()[::2]]
+    assert (used.count(ENVIRONMENT), used.count("python")) == (22, 83)
+
+
+def test_references_with_libraries(python_sandbox: Sandbox, tmp_path: Path) -> None:
+    chain = toolchains.find(ENVIRONMENT)
+    if chain.version() is None:
+        pytest.skip(chain.install)
+    canitedit = CanItEdit(data=written_rows(tmp_path, "canitedit/canitedit.jsonl", [NUMPY, SERVED]))
+    assert_known_worth(python_sandbox, canitedit, canitedit.load())
+
+
+def test_empty_classes_stand_in_for_a_server_that_tests_replace(python_sandbox: Sandbox, tmp_path: Path) -> None:
+    canitedit = CanItEdit(data=written_rows(tmp_path, "canitedit/canitedit.jsonl", [SERVED]))
+    problem = canitedit.load()[0]
+    for check in canitedit.checks(problem):
+        programs = [replace(each, language="python") for each in canitedit.programs(problem, check.candidate)]
+        score = canitedit.score(problem, 0, check.candidate, python_sandbox.run_programs(programs))
+        assert (score.label == "pass") == check.passes
 
 
 def test_statements_are_what_has_code() -> None:

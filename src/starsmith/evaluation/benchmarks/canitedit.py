@@ -7,8 +7,11 @@ how that is counted), in percent, the mean over problems with a passing edit.
 The prompt is the authors' for models that were not tuned to chat. Code may be fenced or not; of several blocks
 the first counts.
 
-22 of the edits use libraries (NumPy, pandas, PyTorch, z3 and others), which the sandbox's Python does not have:
-their references fail, so they are excluded and named.
+22 of the edits are of programs that use libraries (NumPy, pandas, PyTorch, z3 and others). These run in the named
+Python environment `canitedit`; where it is absent they are skipped and named. The others run in the sandbox's bare
+Python, so an answer that brings a library into them fails. One edit is of a program that serves a model by vLLM,
+which needs an accelerator to be installed at all; its tests replace what it imports of it, so empty classes stand
+in for it.
 """
 
 import json
@@ -51,6 +54,13 @@ DATA: Final = DataSet(
     source="the Hub's data set nuprl/CanItEdit (BSD-3-Clause, and not for training)",
 )
 INSTRUCTIONS: Final = ("descriptive", "lazy")
+ENVIRONMENT: Final = "canitedit"
+LIBRARIES: Final = frozenset({"autograd", "flask", "numpy", "pandas", "scipy", "sklearn", "torch", "vllm", "z3"})
+_IMPORTED: Final = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+_STAND_IN: Final = (
+    "import sys, types; sys.modules['vllm'] = types.SimpleNamespace(LLM=type('LLM', (), {}), "
+    "SamplingParams=type('SamplingParams', (), {'__init__': lambda self, **options: None}))\n"
+)
 _BLOCK: Final = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _EXCESS: Final = "ExcessCode "
 
@@ -60,6 +70,7 @@ class CanItEdit(SampledPrograms):
     sampling: Sampling = PAPER
 
     name: str = "canitedit"
+    version: str = "2"
 
     def load(self) -> list[Problem]:
         fields = dict.fromkeys(("full_name", "before", "after", "tests"), str)
@@ -94,11 +105,15 @@ class CanItEdit(SampledPrograms):
 
     def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
         """One that tests the edit, and one that tests it again and measures its excess."""
-        told = {name: problem.inputs[name] for name in ("before", "tests")} | {"after": candidate.text}
+        modules = _modules(problem)
+        language = ENVIRONMENT if modules & LIBRARIES else "python"
+        setup = _STAND_IN if "vllm" in modules else ""
+        told = {name: problem.inputs[name] for name in ("before", "tests")}
+        told |= {"after": candidate.text, "setup": setup}
         proof = content_key(told)
         files = (("main.py", _driver()), ("problem.json", json.dumps(told | {"proof": proof})))
-        tests = proved_program(f"{candidate.text}\n\n{problem.inputs['tests']}")
-        return [tests, Program(files=files, proof=proof)]
+        tests = proved_program(f"{setup}{candidate.text}\n\n{problem.inputs['tests']}")
+        return [replace(tests, language=language), Program(language=language, files=files, proof=proof)]
 
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
         tests, measure = self.programs(problem, candidate)
@@ -120,6 +135,11 @@ class CanItEdit(SampledPrograms):
             estimates |= {f"{name}{suffix}": estimate for name, estimate in passes.items()}
             estimates[f"excess_code{suffix}"] = _mean_excess(members, seed)
         return estimates
+
+
+def _modules(problem: Problem) -> set[str]:
+    """What the program, before and after, and its tests import."""
+    return {module for name in ("before", "after", "tests") for module in _IMPORTED.findall(problem.inputs[name])}
 
 
 def _mean_excess(scores: Sequence[Score], seed: int) -> Estimate:

@@ -62,10 +62,11 @@ def _main() -> None:
         return note
 
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(problem["setup"], {})  # noqa: S102 - this is the sandbox
     edited = compile(problem["after"], _NAME, "exec")
     threading.settrace(note)
     sys.settrace(note)
-    exec(edited, namespace)  # noqa: S102 - this is the sandbox
+    exec(edited, namespace)  # noqa: S102
     exec(compile(problem["tests"], "tests.py", "exec"), namespace)  # noqa: S102
     sys.settrace(None)
     value = excess(problem["before"], problem["after"], executed)
