@@ -142,7 +142,8 @@ class _Known:
     problem: Problem
     check: Check
     programs: list[Program]
-    limits: Limits
+    limits: Limits | None
+    """None leaves each program its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +193,7 @@ def preflight(
     limits = _limits([each for each in tried if each.as_known])
     num_done = sum(len(each.known.programs) for each in tried)
     wrong = [
-        dataclasses.replace(each, limits=limits.get(each.problem.id, Limits()))
-        for each in checks
-        if not each.check.passes
+        dataclasses.replace(each, limits=limits.get(each.problem.id)) for each in checks if not each.check.passes
     ]
     tried += _tried(benchmark, wrong, executor, progress=told)
     places = {problem.id: place for place, problem in enumerate(problems)}
@@ -209,7 +208,7 @@ def _tried(
     progress: Progress = no_progress,
     workers: int | None = None,
 ) -> list[_Tried]:
-    flat = [limited(program, each.limits) for each in known for program in each.programs]
+    flat = [limited(program, each.limits or program.limits) for each in known for program in each.programs]
     if flat and executor is None:
         raise MachineError(f"{benchmark.name} runs programs and there is no sandbox")
     ended = executor.run(flat, progress=progress, workers=workers) if executor is not None else []
@@ -230,7 +229,7 @@ def _tried(
 
 def _with_more(tried: _Tried) -> _Known | None:
     """The same with twice of what it lacked; None where it lacked nothing, or had all it may have."""
-    limits = tried.known.limits
+    limits = tried.known.limits or REFERENCE_LIMITS
     match tried.score.label:
         case "oom":
             memory = min(2 * limits.memory_bytes, CEILING.memory_bytes)
@@ -252,7 +251,9 @@ def _limits(references: Sequence[_Tried]) -> dict[str, Limits]:
     return {
         problem: calibrated(
             [run for each in own for run in each.results],
-            dataclasses.replace(Limits(), memory_bytes=max(each.known.limits.memory_bytes for each in own)),
+            dataclasses.replace(
+                Limits(), memory_bytes=max((each.known.limits or Limits()).memory_bytes for each in own)
+            ),
         )
         for problem, own in by_problem.items()
     }
