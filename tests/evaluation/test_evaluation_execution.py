@@ -37,7 +37,7 @@ def test_limits_follow_the_reference_in_doublings() -> None:
 class FakeSandbox:
     """Gives prepared results, in order of the calls."""
 
-    level = "landlock"
+    level = identity = "landlock"
 
     def __init__(self, *results: list[RunResult]) -> None:
         self.results = list(results)
@@ -108,7 +108,7 @@ WRONG = RunResult(ended="exit", status=1, stderr="AssertionError")
 class ScriptedSandbox:
     """Answers references by what `needs` says of their problem, and every wrong answer with `wrong`."""
 
-    level = "landlock"
+    level = identity = "landlock"
 
     def __init__(self, needs: Mapping[str, Limits | RunResult], wrong: Mapping[str, RunResult] = {}) -> None:
         self.needs = needs
