@@ -517,7 +517,13 @@ class Evaluation(Section):
     """Only the first so many problems of a set; the report says so."""
     heldout_files: PositiveInt = 100
     """Files for FIM exact match, and the cap of files for bits per byte."""
-    sandbox: Literal["auto", "bubblewrap", "landlock"] = "auto"
+    sandbox: Literal["auto", "bubblewrap", "landlock", "container", "docker", "podman", "none"] = "auto"
+    """`auto` takes bubblewrap or landlock, whichever stops every attack here; `container` the first of docker and
+    podman that has the image; `none` confines nothing."""
+    sandbox_image: str = "docker.io/library/python:3.11-slim"
+    """What programs run in on the container levels, which never download it; Python 3.11 or newer."""
+    generated_code_runs_unconfined: bool = False
+    """Must be true for `sandbox = "none"`: what a model writes then runs with your rights, files and network."""
 
 
 class Release(Section):

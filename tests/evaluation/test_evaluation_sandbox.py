@@ -1,7 +1,10 @@
-"""Every attack is made on every level that this machine has."""
+"""Every attack is made on every level that this machine has.
+
+A container is a level here where STARSMITH_TEST_IMAGE names an image (with Python 3.11 or newer) that Docker or
+Podman holds already.
+"""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,45 +14,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandbox_cases import SHORT, limits, opened, processes_with, run, secret_in
 
 from starsmith.errors import MachineError
-from starsmith.evaluation import toolchains
-from starsmith.evaluation.contract import Limits, Program, RunResult
+from starsmith.evaluation.contract import Limits, Program
 from starsmith.evaluation.sandbox import selftest
 from starsmith.evaluation.sandbox.pool import Sandbox
 
-SHORT = Limits(cpu_seconds=1.0, wall_seconds=8.0, disk_bytes=8 * 1024**2, file_bytes=4 * 1024**2)
 
-
-@pytest.fixture(scope="module", params=selftest.LEVELS)
+@pytest.fixture(scope="module", params=[*selftest.LEVELS, "container"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    if reason := selftest.unavailable(request.param):
-        pytest.skip(f"{request.param}: {reason}")
-    if failures := selftest.attempt(request.param).failures:
-        pytest.skip(f"{request.param} does not work on this machine: {failures}")
-    with Sandbox(request.param, workers=2) as made:
+    if request.param == "container":
+        if (image := os.environ.get("STARSMITH_TEST_IMAGE")) is None:
+            pytest.skip("STARSMITH_TEST_IMAGE names no image")
+        with selftest.prepare("container", image=image).open(workers=2) as made:
+            yield made
+        return
+    with opened(request.param) as made:
         yield made
 
 
-def run(sandbox: Sandbox, *sources: str, limits: Limits = SHORT) -> list[RunResult]:
-    return sandbox.run_programs([Program(files=(("main.py", source),), limits=limits) for source in sources])
-
-
-def limits(**changes: float) -> Limits:
-    return Limits(**(vars(SHORT) | changes))
-
-
-def processes_with(mark: str) -> list[str]:
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and (
-                mark in (process / "cmdline").read_text() or (process / "comm").read_text().strip() == mark[:15]
-            ):
-                found.append(process.name)
-        except (OSError, UnicodeDecodeError):
-            continue
-    return found
+def another(sandbox: Sandbox) -> Sandbox:
+    """A sandbox of the same level that starts anew."""
+    return Sandbox(sandbox.level, workers=1, container=sandbox.container)
 
 
 def test_an_honest_program_runs_with_the_standard_library_alone(sandbox: Sandbox) -> None:
@@ -178,10 +165,7 @@ def test_output_is_limited(sandbox: Sandbox) -> None:
 
 
 def test_nothing_outside_is_read_or_written(sandbox: Sandbox, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o777)
-    (tmp_path / "secret").write_text("sesame")
-    (tmp_path / "secret").chmod(0o666)
+    secret_in(tmp_path)
     attempts = {
         "read": f"open({str(tmp_path / 'secret')!r}).read()",
         "list": f"os.listdir({str(tmp_path)!r})",
@@ -269,7 +253,7 @@ def test_a_dead_launcher_is_an_error_of_the_sandbox_and_is_replaced(sandbox: San
 def test_closing_ends_what_runs(sandbox: Sandbox) -> None:
     mark = f"closing{time.monotonic_ns()}"
     program = Program(files=((f"{mark}.py", "import time\ntime.sleep(60)"),), limits=Limits(wall_seconds=60.0))
-    with Sandbox(sandbox.level, workers=1) as own:
+    with another(sandbox) as own:
         thread = threading.Thread(target=own.run_programs, args=([program],))
         thread.start()
         deadline = time.monotonic() + 10
@@ -288,9 +272,11 @@ def test_killing_the_caller_ends_everything(sandbox: Sandbox) -> None:
             sys.executable,
             "-c",
             "from starsmith.evaluation.contract import Limits, Program\n"
+            "from starsmith.evaluation.sandbox.container import Container\n"
             "from starsmith.evaluation.sandbox.pool import Sandbox\n"
             f"program = Program(files=(('{mark}.py', 'while True: pass'),), limits=Limits(cpu_seconds=60))\n"
-            f"Sandbox({sandbox.level!r}, workers=1).run_programs([program])\n",
+            f"made = Sandbox({sandbox.level!r}, workers=1, container={sandbox.container!r})\n"
+            "made.run_programs([program])\n",
         ]
     )
     deadline = time.monotonic() + 20
@@ -391,128 +377,6 @@ def test_no_secret_of_the_caller_is_in_a_programs_memory(
         "        except OSError: pass\n"
         "print(found)"
     )
-    with Sandbox(sandbox.level, workers=1) as own:
+    with another(sandbox) as own:
         (result,) = run(own, source)
     assert (result.ended, result.stdout) == ("exit", "0\n"), result
-
-
-HOSTILE_CPP = r"""
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <arpa/inet.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/mount.h>
-#include <sys/ptrace.h>
-#include <sys/stat.h>
-#include <unistd.h>
-static void through(const char* what) { printf("through %s\n", what); }
-int main() {
-  const char* secret = "@SECRET@";
-  for (int n = 1; n < 64; n++) signal(n, SIG_IGN);
-  if (open(secret, O_RDONLY) >= 0) through("read");
-  if (open(secret, O_WRONLY | O_TRUNC) >= 0) through("write");
-  if (chmod(secret, 0) == 0) through("chmod");
-  if (unlink(secret) == 0) through("unlink");
-  symlink(secret, "link");
-  if (open("link", O_RDONLY) >= 0) through("link");
-  if (link(secret, "hard") == 0) through("hard link");
-  if (open("/proc/1/root/etc/shadow", O_RDONLY) >= 0) through("root of init");
-  char path[4096]; snprintf(path, sizeof path, "/proc/self/root%s", secret);
-  if (open(path, O_RDONLY) >= 0) through("own root");
-  if (open("../../../../../../../../etc/shadow", O_RDONLY) >= 0) through("dots");
-  sockaddr_in to{}; to.sin_family = AF_INET; to.sin_port = htons(@PORT@);
-  inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
-  if (fd >= 0 && connect(fd, (sockaddr*)&to, sizeof to) == 0) through("network");
-  if (mount("/", "/tmp", nullptr, MS_BIND, nullptr) == 0) through("mount");
-  if (ptrace(PTRACE_ATTACH, getppid(), 0, 0) == 0) through("trace");
-  if (kill(@PID@, SIGKILL) == 0) through("kill");
-  if (setuid(0) == 0) through("root");
-  if (fork() == 0) {
-    setsid();
-    if (fork() == 0) { close(0); close(1); close(2); for (;;) sleep(1); }
-    _exit(0);
-  }
-  puts("done");
-}
-"""
-HOSTILE_SH = r"""
-trap '' INT TERM HUP
-exec 2>/dev/null
-cat '@SECRET@' && echo through read
-echo x > '@SECRET@' && echo through write
-ln -s '@SECRET@' link && cat link && echo through link
-cat /etc/shadow && echo through shadow
-cat "/proc/self/root@SECRET@" && echo through root
-(exec 3<>/dev/tcp/127.0.0.1/@PORT@) && echo through network
-kill -9 @PID@ && echo through kill
-touch /usr/written && echo through usr
-rm -rf /usr /lib /program
-(setsid bash -c 'while :; do sleep 1; done' &) >/dev/null
-echo done
-"""
-
-
-@pytest.mark.parametrize(
-    ("language", "name", "source"), [("cpp", "main.cpp", HOSTILE_CPP), ("sh", "main.sh", HOSTILE_SH)]
-)
-def test_hostile_programs_in_other_languages(
-    sandbox: Sandbox, tmp_path: Path, language: str, name: str, source: str
-) -> None:
-    if toolchains.find(language).version() is None:
-        pytest.skip(toolchains.find(language).install)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o777)
-    secret = tmp_path / "secret"
-    secret.write_text("sesame")
-    secret.chmod(0o666)
-    victim = subprocess.Popen(["sleep", "60"])
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        for mark, value in (("SECRET", secret), ("PORT", server.getsockname()[1]), ("PID", victim.pid)):
-            source = source.replace(f"@{mark}@", str(value))
-        server.settimeout(0.1)
-        (result,) = sandbox.run_programs([Program(language=language, files=((name, source),), limits=SHORT)])
-        with pytest.raises(TimeoutError):
-            server.accept()
-    assert victim.poll() is None, "a process outside was killed"
-    victim.kill()
-    victim.wait()
-    assert (result.ended, result.status, result.stdout) == ("exit", 0, "done\n"), result
-    assert secret.read_text() == "sesame" and secret.stat().st_mode & 0o777 == 0o666
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
-    assert not Path("/usr/written").exists()
-    (after,) = run(sandbox, "print('next')")
-    assert after.stdout == "next\n"
-
-
-GREEDY_CPP = {
-    "forks": ("#include <unistd.h>\nint main() { for (;;) fork(); }", {"processes", "timeout", "oom"}),
-    "memory": (
-        "#include <cstdlib>\n#include <cstring>\nint main() { for (;;) { char* p = (char*)malloc(1 << 20);"
-        " if (p) memset(p, 1, 1 << 20); } }",
-        {"oom", "timeout"},
-    ),
-    "disk": (
-        "#include <cstdio>\n#include <cstring>\nint main() { static char b[1 << 20]; memset(b, 1, sizeof b);"
-        " for (int n = 0;; n++) { char p[32]; sprintf(p, \"f%d\", n);"
-        " if (FILE* f = fopen(p, \"w\")) { fwrite(b, 1, sizeof b, f); fclose(f); } } }",
-        {"disk", "timeout"},
-    ),
-    "output": ("#include <cstdio>\nint main() { for (;;) puts(\"x\"); }", {"output"}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", GREEDY_CPP)
-def test_a_compiled_program_takes_no_more_than_it_may(sandbox: Sandbox, name: str) -> None:
-    if toolchains.find("cpp").version() is None:
-        pytest.skip(toolchains.find("cpp").install)
-    source, ends = GREEDY_CPP[name]
-    chosen = limits(wall_seconds=3.0, memory_bytes=128 * 1024**2)
-    before = shutil.disk_usage("/").free
-    (result,) = sandbox.run_programs([Program(language="cpp", files=(("main.cpp", source),), limits=chosen)])
-    assert result.ended in ends, result
-    assert shutil.disk_usage("/").free > before - 2 * 1024**3, "what it wrote is gone"

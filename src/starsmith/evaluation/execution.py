@@ -103,7 +103,7 @@ class Executor:
     ) -> list[RunResult]:
         """Results in order, on all workers or fewer; what the machine spoiled is repeated once, alone."""
         versions = {language: find(language).version() for language in {each.language for each in programs}}
-        keys = [content_key(program, versions[program.language], self._sandbox.level) for program in programs]
+        keys = [content_key(program, versions[program.language], self._sandbox.identity) for program in programs]
         open_programs = {
             key: program for key, program in zip(keys, programs, strict=True) if key not in self._journal
         }

@@ -55,7 +55,8 @@ def _rows(name: str, benchmark: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _notes(results: Mapping[str, Any]) -> Iterator[str]:
     sandbox = results.get("sandbox") or {}
     if "level" in sandbox:
-        yield f"generated programs ran in a sandbox of level {sandbox['level']}"
+        where = "without a sandbox" if sandbox["level"] == "none" else f"in a sandbox of level {sandbox['level']}"
+        yield f"generated programs ran {where}"
     for name, benchmark in (results.get("benchmarks") or {}).items():
         if groups := benchmark.get("groups"):
             yield f"{name}: over " + ", ".join(f"{group} ({count})" for group, count in groups.items())

@@ -18,11 +18,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from starsmith.evaluation.contract import Ended, Limits, RunResult
 from starsmith.evaluation.sandbox import (
     bubblewrap,
+    container,
     forked,
     interpreter,
     landlock,
@@ -196,7 +197,7 @@ class Launcher:
                     os.set_inheritable(filter_fd, True)
                     os.set_inheritable(status_end, True)
                     os.execve(arguments[0], arguments, {})  # noqa: S606 - this is the child
-                self._enter_landlock(box, request, step)
+                self._become_program(box, request, step)
             except BaseException as fault:  # nothing may return from here
                 os.write(setup_end, f"{type(fault).__name__}: {fault}".encode()[:1000])
             finally:
@@ -238,10 +239,12 @@ class Launcher:
             status_fd=status_fd,
         )
 
-    def _enter_landlock(self, box: _Box, request: Request, step: Step) -> None:
+    def _become_program(self, box: _Box, request: Request, step: Step) -> NoReturn:
         os.chdir(box.work)
         command = box.placed(step.command)
         readable = ("/usr", *interpreter.SYSTEM_FOLDERS, *interpreter.SYSTEM_FILES, *request.folders)
+        if self.level == "container":
+            readable += interpreter.find().folders
         grants = [(path, landlock.READ) for path in (*readable, *_OWN_PROCESS, *_MACHINE, str(box.program))]
         grants += [(f"/dev/{name}", landlock.DEVICE) for name in ("null", "zero", "full", "random", "urandom")]
         grants.append((str(box.work), landlock.WORK))
@@ -249,10 +252,12 @@ class Launcher:
             private = not all(map(interpreter.reachable_by_all, (command[0], *request.folders)))
             privileges.become(self.uid, read_everywhere=private)
             privileges.die_with_parent()  # a change of user clears it
-            privileges.show_own_process()  # and this
+        privileges.show_own_process()  # a change of user hides it, and so does a launcher in a container
         privileges.no_new_privileges()
-        landlock.restrict(grants)
-        privileges.filter_calls(seccomp.build_filter(own_pid=os.getpid()))
+        if self.level == "landlock" or (self.level == "container" and landlock.version()):
+            landlock.restrict(grants)
+        if self.level != "none":
+            privileges.filter_calls(seccomp.build_filter(own_pid=os.getpid()))
         if request.is_own_python:
             privileges.name_process(Path(command[-1]).name)
             forked.run(command[-1], box.environment(request), _PACKAGE_FOLDER)
@@ -304,7 +309,7 @@ class Launcher:
             watched.ended, watched.detail = "processes", f"more than {limits.num_processes} processes"
         elif resident_bytes > limits.memory_bytes:
             watched.ended, watched.detail = "oom", f"more than {limits.memory_bytes} bytes of memory"
-        elif self.level == "landlock":  # bubblewrap's file systems have a size of their own
+        elif self.level != "bubblewrap":  # its file systems have a size of their own
             disk_bytes = process_tree.folder_bytes(str(work)) + sum(map(process_tree.deleted_bytes, tree))
             if disk_bytes > limits.disk_bytes:
                 watched.ended, watched.detail = "disk", f"more than {limits.disk_bytes} bytes of files"
@@ -387,6 +392,16 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
+def _sweep(scratch: Path) -> None:
+    """Removes what a program left where every program of this container may write."""
+    for folder in map(Path, container.WRITABLE):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path != scratch:
+                shutil.rmtree(path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
 def _requests(control_fd: int) -> Any:
     pending = b""
     while data := os.read(control_fd, _READ_BYTES):
@@ -400,9 +415,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # our end is the end of standard input
     launcher = Launcher(level, scratch, control_fd=0)
+    if level == "container":
+        privileges.hide_own_process()  # programs are of the same user
+        scratch.mkdir()
     try:
         for request in _requests(0):
             result = launcher.run(Request.read(request))
+            if level == "container":
+                _sweep(scratch)
             _answer(asdict(result))
     finally:
         with contextlib.suppress(RuntimeError):

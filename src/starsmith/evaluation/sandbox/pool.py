@@ -7,6 +7,7 @@ Results come back in the order of the programs, whatever the number of workers.
 import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -18,16 +19,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import IO, Any, Final, Literal, Self
 
 from starsmith.errors import InputError
 from starsmith.evaluation import toolchains
 from starsmith.evaluation.contract import Program, Progress, RunResult, no_progress
+from starsmith.evaluation.sandbox import container as containers
 from starsmith.evaluation.sandbox import interpreter
+from starsmith.evaluation.sandbox.container import Container
 
-Level = Literal["bubblewrap", "landlock"]
+Level = Literal["bubblewrap", "landlock", "container", "none"]
+"""`none` confines nothing: limits of resources, and processes that are ended."""
 
-_PACKAGE_FOLDER: Final = str(Path(__file__).parents[3])
+_PACKAGE_FOLDER: Final = Path(__file__).parents[2]
 _START: Final = (
     "import sys; sys.path.append(sys.argv.pop(1)); from starsmith.evaluation.sandbox.launcher import main; main()"
 )
@@ -37,12 +41,24 @@ _GRACE_SECONDS: Final = 30.0
 """What a launcher may take beyond a program's wall limit to end its processes."""
 
 
+_SHOWN_BYTES: Final = 10_000
+
+
 class Sandbox:
     """Workers on one level. Use as a context manager; leaving it ends every process below it."""
 
-    def __init__(self, level: Level, *, workers: int) -> None:
+    def __init__(self, level: Level, *, workers: int, container: Container | None = None) -> None:
+        """
+        Args:
+            level: `selftest.prepare` says which one works here.
+            workers: programs that run at once.
+            container: for the level of that name.
+        """
         self.level = level
-        self._workers = [_Worker(level) for _ in range(max(1, workers))]
+        self.container = container
+        self.identity = f"{level} {container.image_id}" if container else level
+        """Changes when programs run on another level, or in another image."""
+        self._workers = [_Worker(level, container) for _ in range(max(1, workers))]
 
     def __enter__(self) -> Self:
         return self
@@ -96,8 +112,13 @@ class Sandbox:
 class _Worker:
     """A launcher process and the pipe to it."""
 
-    def __init__(self, level: Level) -> None:
+    def __init__(self, level: Level, container: Container | None) -> None:
         self._level = level
+        self._container = container
+        self._name = ""
+        """Of the container that runs."""
+        self._errors: IO[bytes] | None = None
+        """What a launcher, or the client that starts its container, says before it ends."""
         self._process: subprocess.Popen[bytes] | None = None
         self._scratch: Path | None = None
         self._pending = b""
@@ -105,7 +126,7 @@ class _Worker:
 
     def run(self, program: Program) -> RunResult:
         try:
-            request, seconds = _request(program)
+            request, seconds = _request(program, self._level)
         except InputError as error:
             return RunResult(ended="sandbox_error", detail=str(error))
         with self._lock:
@@ -140,7 +161,11 @@ class _Worker:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if self._container is not None and process.returncode != 0:  # its client ended, and it may still run
+                containers.end(self._container, self._name)
             process.stdout.close()
+        if self._errors is not None:
+            self._errors.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -148,24 +173,36 @@ class _Worker:
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
             self._clean()
-            self._scratch = Path(tempfile.mkdtemp(prefix="starsmith-sandbox-"))
-            self._scratch.chmod(0o711)
             self._pending = b""
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+            command, environment = self._command()
             self._process = subprocess.Popen(
-                [
-                    *interpreter.find().command("-c"),
-                    _START,
-                    _PACKAGE_FOLDER,
-                    self._level,
-                    str(self._scratch),
-                ],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._errors,
                 start_new_session=True,
-                env=interpreter.ENVIRONMENT,
+                env=environment,
             )
         return self._process
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """What starts a launcher, and its environment."""
+        if self._container is not None:
+            self._name = f"starsmith-{secrets.token_hex(8)}"
+            arguments = containers.launcher_arguments(_START)
+            started = containers.command(self._container, self._name, _PACKAGE_FOLDER, arguments)
+            return started, containers.environment()
+        self._scratch = Path(tempfile.mkdtemp(prefix="starsmith-sandbox-"))
+        self._scratch.chmod(0o711)
+        bare = interpreter.find().command("-c")
+        return [
+            *bare,
+            _START,
+            str(_PACKAGE_FOLDER.parent),
+            self._level,
+            str(self._scratch),
+        ], interpreter.ENVIRONMENT
 
     def _read_answer(self, process: "subprocess.Popen[bytes]", deadline: float) -> dict[str, Any]:
         assert process.stdout is not None
@@ -176,26 +213,34 @@ class _Worker:
                 raise TimeoutError("no answer")
             data = os.read(fd, 1 << 20)
             if not data:
-                raise ConnectionError(f"ended with status {process.wait()}")
+                raise ConnectionError(f"ended with status {process.wait()}{self._last_words()}")
             self._pending += data
         line, self._pending = self._pending.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def _last_words(self) -> str:
+        assert self._errors is not None
+        self._errors.seek(0)
+        said = self._errors.read(_SHOWN_BYTES).decode(errors="replace").strip().splitlines()
+        return f": {said[-1]}" if said else ""
 
-def _request(program: Program) -> tuple[dict[str, Any], float]:
+
+def _request(program: Program, level: Level) -> tuple[dict[str, Any], float]:
     """What the launcher is asked, and how long its answer may take.
 
     Raises:
         InputError: no toolchain runs this language here.
     """
+    if level == "container" and program.language != "python":
+        raise InputError(f"the container level runs Python alone, and this program is {program.language!r}")
     toolchain = toolchains.find(program.language)
     steps = toolchain.steps([name for name, _ in program.files], program.limits)
     request = {
         "files": dict(program.files),
         "steps": [asdict(step) for step in steps],
         "environment": dict(toolchain.environment),
-        "folders": toolchain.visible_folders(),
+        "folders": () if level == "container" else toolchain.visible_folders(),  # the image has its own
         "is_own_python": program.language == "python",
     }
     return request, sum(step.limits.wall_seconds for step in steps) + _GRACE_SECONDS

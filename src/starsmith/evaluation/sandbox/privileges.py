@@ -84,10 +84,6 @@ def set_limits(limits: Limits, *, num_foreign_tasks: int, limits_address_space: 
         resource.setrlimit(kind, (soft, hard))
 
 
-def _at_most(wanted: int, highest: int) -> int:
-    return highest if wanted == resource.RLIM_INFINITY else min(wanted, highest)
-
-
 def become(uid: int, *, read_everywhere: bool) -> None:
     """Root becomes `uid` for good, without capabilities.
 
@@ -111,6 +107,11 @@ def become(uid: int, *, read_everywhere: bool) -> None:
 def show_own_process() -> None:
     """Lets a process that changed its user read what the kernel tells of itself under /proc/self."""
     _prctl(_SET_DUMPABLE, 1)
+
+
+def hide_own_process() -> None:
+    """Keeps other processes of the same user out of the calling one's memory and descriptors."""
+    _prctl(_SET_DUMPABLE, 0)
 
 
 def name_process(name: str) -> None:

@@ -3,6 +3,9 @@
 The attacks are those a level exists to stop: talk to a network, write outside, read a file outside, start more
 processes than allowed, fill the disk, and outlive the limit. Each runs as an ordinary program. A level that
 stops all of them and still runs an honest program is used, and the report names it.
+
+Two levels are chosen by themselves. A container is used only when asked for, and attacked like them. `none` stops
+none of these and is never tried: whoever wants it must say that they know.
 """
 
 import platform
@@ -14,17 +17,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from starsmith.errors import MachineError
+from starsmith.errors import InputError, MachineError
 from starsmith.evaluation.contract import Limits, Program, RunResult
 from starsmith.evaluation.sandbox import bubblewrap, landlock, seccomp
+from starsmith.evaluation.sandbox import container as containers
+from starsmith.evaluation.sandbox.container import Container
 from starsmith.evaluation.sandbox.pool import Level, Sandbox
 
+Wanted = Literal["auto", "bubblewrap", "landlock", "container", "docker", "podman", "none"]
+
 LEVELS: Final[tuple[Level, ...]] = ("bubblewrap", "landlock")
+"""Those that `auto` chooses from, the stronger first."""
 
 _LIMITS: Final = Limits(cpu_seconds=2, wall_seconds=5, disk_bytes=8 * 1024**2, file_bytes=4 * 1024**2)
 _STOPPED: Final = "stopped"
+_ELSE: Final = "run programs in a container: --sandbox docker or --sandbox podman (evaluation.sandbox in a recipe)"
 
 _HONEST: Final = "import math, json; print('stopped' if math.sqrt(4) == 2 else 'broken')"
 _NETWORK: Final = """
@@ -95,6 +104,62 @@ class Attempt:
     """What it did not stop, or why it cannot be had; empty when it is fit for use."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A level that may be used, and what was tried for it."""
+
+    level: Level
+    attempts: tuple[Attempt, ...]
+    container: Container | None = None
+
+    def open(self, workers: int) -> Sandbox:
+        return Sandbox(self.level, workers=workers, container=self.container)
+
+    def description(self) -> dict[str, Any]:
+        """What results say of the sandbox."""
+        refused = {tried.level: list(tried.failures) for tried in self.attempts if tried.failures}
+        told: dict[str, Any] = {"level": self.level, "refused": refused, "confined": self.level != "none"}
+        if self.container is None:
+            return told | {"python": platform.python_version()}
+        engine, image, image_id = self.container.engine, self.container.image, self.container.image_id
+        return told | {"engine": engine, "image": image, "image_id": image_id}
+
+
+def prepare(
+    wanted: Wanted = "auto", *, image: str = containers.DEFAULT_IMAGE, runs_unconfined: bool = False
+) -> Prepared:
+    """What was asked for, once it has stopped every attack.
+
+    Args:
+        wanted: `auto` takes the first of `LEVELS` that works; `container` the first engine that has the image.
+        image: for containers.
+        runs_unconfined: the word that `none` needs.
+
+    Raises:
+        InputError: `none` without that word.
+        MachineError: it does not work here; says why, and what to do.
+    """
+    if wanted == "auto" or wanted == "bubblewrap" or wanted == "landlock":
+        return Prepared(*choose(wanted))
+    if wanted == "none":
+        if not runs_unconfined:
+            raise InputError(
+                "sandbox none runs generated programs with this user's rights, files and network; if that is "
+                "meant, say so: evaluation.generated_code_runs_unconfined = true, or "
+                "--i-know-generated-code-runs-unconfined. Better: auto, or a container (--sandbox docker)"
+            )
+        if sys.platform != "linux":
+            raise MachineError(
+                f"without a sandbox programs run on Linux alone, this is {platform.system()}; {_ELSE}"
+            )
+        return Prepared("none", ())
+    container = containers.find(containers.ENGINES if wanted == "container" else (wanted,), image)
+    tried = attempt("container", container)
+    if tried.failures:
+        raise MachineError(f"{image} in {container.engine} confines no program here: {'; '.join(tried.failures)}")
+    return Prepared("container", (tried,), container)
+
+
 def choose(wanted: Literal["auto", "bubblewrap", "landlock"] = "auto") -> tuple[Level, tuple[Attempt, ...]]:
     """The first level that stops every attack, and what was tried.
 
@@ -107,19 +172,25 @@ def choose(wanted: Literal["auto", "bubblewrap", "landlock"] = "auto") -> tuple[
         if not attempts[-1].failures:
             return level, tuple(attempts)
     reasons = "\n".join(f"  {tried.level}: {'; '.join(tried.failures)}" for tried in attempts)
+    linux = (
+        f"Install bubblewrap ({bubblewrap.INSTALL_LINE}; it needs user namespaces), use a Linux kernel of 5.13 or "
+        "newer with Landlock enabled, or "
+    )
     raise MachineError(
         f"no sandbox works on this machine, so no generated program is run:\n{reasons}\n"
-        f"Install bubblewrap ({bubblewrap.INSTALL_LINE}; it needs user namespaces) or use a Linux kernel of "
-        f"5.13 or newer with Landlock enabled"
+        f"{linux if sys.platform == 'linux' else ''}{_ELSE}"
     )
 
 
 @cache
-def attempt(level: Level) -> Attempt:
+def attempt(level: Level, container: Container | None = None) -> Attempt:
     """Attacks a level; takes about two seconds, once in a process."""
-    if reason := unavailable(level):
+    if container is None and (reason := unavailable(level)):
         return Attempt(level, (reason,))
-    with tempfile.TemporaryDirectory(prefix="starsmith-selftest-") as name, Sandbox(level, workers=2) as sandbox:
+    with (
+        tempfile.TemporaryDirectory(prefix="starsmith-selftest-") as name,
+        Sandbox(level, workers=2, container=container) as sandbox,
+    ):
         return Attempt(level, tuple(_attack(sandbox, Path(name))))
 
 
@@ -183,6 +254,9 @@ def _stopped(name: str, result: RunResult, mark: str) -> bool:
 
 
 def _processes_with(mark: str) -> Sequence[int]:
+    """Those of this machine; where there is no /proc, containers are in a machine of their own."""
+    if not Path("/proc/self").exists():
+        return []
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
