@@ -16,7 +16,6 @@ The sandbox is chosen before anything is generated: a machine that cannot run pr
 
 import hashlib
 import json
-import platform
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +45,6 @@ from starsmith.evaluation.contract import (
 from starsmith.evaluation.execution import REFERENCE_FACTOR, Executor, Preflight, limited, preflight
 from starsmith.evaluation.journal import Journal
 from starsmith.evaluation.sandbox import selftest
-from starsmith.evaluation.sandbox.pool import Sandbox
 
 StageProgress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and what there is to do."""
@@ -160,7 +158,7 @@ def load(config: recipe.Evaluation, heldout: Sequence[Path], seed: int) -> tuple
                 raise
             absent[choice.name] = str(error)
             continue
-        loaded.append(_runnable(benchmark, problems, config.max_problems))
+        loaded.append(_runnable(benchmark, problems, config))
     return loaded, absent
 
 
@@ -174,23 +172,20 @@ def open_executor(
     """
     if not any(entry.versions for entry in loaded):
         return None, None
-    level, attempts = selftest.choose(config.sandbox)
-    sandbox = stack.enter_context(Sandbox(level, workers=workers))
-    described = {
-        "level": level,
-        "python": platform.python_version(),
-        "refused": {tried.level: list(tried.failures) for tried in attempts if tried.failures},
-    }
+    prepared = selftest.prepare(
+        config.sandbox, image=config.sandbox_image, runs_unconfined=config.generated_code_runs_unconfined
+    )
+    sandbox = stack.enter_context(prepared.open(workers))
     executor = Executor(sandbox, Journal(journals / "verdicts.jsonl"))
-    return executor, described
+    return executor, prepared.description()
 
 
-def _runnable(benchmark: Benchmark, problems: list[Problem], max_problems: int | None) -> Loaded:
+def _runnable(benchmark: Benchmark, problems: list[Problem], config: recipe.Evaluation) -> Loaded:
     """Leaves out the problems whose language has no toolchain here; the first `max_problems` of the rest."""
     needed = {problem.id: _languages(benchmark, problem) for problem in problems}
-    missing = toolchains.missing(sorted(frozenset().union(*needed.values())))
+    missing = _missing(sorted(frozenset().union(*needed.values())), config)
     kept = [problem for problem in problems if not needed[problem.id] & missing.keys()]
-    chosen = kept[:max_problems]
+    chosen = kept[: config.max_problems]
     used = sorted(frozenset().union(*(needed[problem.id] for problem in chosen)))
     return Loaded(
         benchmark=benchmark,
@@ -200,6 +195,17 @@ def _runnable(benchmark: Benchmark, problems: list[Problem], max_problems: int |
         num_skipped=len(problems) - len(kept),
         versions={language: str(toolchains.find(language).version()) for language in used},
     )
+
+
+def _missing(languages: Sequence[str], config: recipe.Evaluation) -> dict[str, str]:
+    """Language to what would make it run."""
+    if config.sandbox in ("container", "docker", "podman"):
+        return {
+            language: "containers run Python alone: choose another sandbox"
+            for language in languages
+            if language != "python"
+        }
+    return toolchains.missing(languages)
 
 
 def _search(
