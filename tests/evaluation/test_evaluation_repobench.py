@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import strategies as st
 
 from starsmith import recipe
 from starsmith.errors import InputError
-from starsmith.evaluation import runner
+from starsmith.evaluation import code_bleu, runner
 from starsmith.evaluation.benchmarks.line_completion import edit_similarity, first_code_line, line_score
 from starsmith.evaluation.benchmarks.repobench import DATA, PAPER, SETTINGS, RepoBench
 from starsmith.evaluation.contract import Completion, MissingDataError, Problem, Request, Sampling
+from starsmith.evaluation.data_flow import data_flow
+from starsmith.evaluation.statistics import bootstrap_of_sums, bootstrap_ratio
+from starsmith.signals import syntax
 
 COLUMNS = pa.schema(
     [
@@ -145,6 +149,7 @@ def test_known_answers(tmp_path: Path) -> None:
         "self.cart = Cart(0)": ("pass", 0.83),
         "        self.cart=Cart(0)": ("wrong", 0.96),
         "        self.cart = Cart(1)\nx": ("wrong", 0.96),
+        "        self.cart = " + "(" * 5_000: ("wrong", 0.01),
         "\ud800": ("wrong", 0.0),
         "y" * 2_000_000: ("wrong", 0.0),
     }
@@ -166,11 +171,16 @@ def test_estimates_are_of_all_of_each_setting_and_of_each_level(tmp_path: Path) 
     benchmark = shop(tmp_path)
     groups = ("cross_file_first/2k", "cross_file_first/2k", "in_file/2k", "in_file/8k")
     values = ((True, 1.0), (False, 0.5), (False, 0.0), (True, 1.0))
+    detail = " ".join(map(str, code_bleu.counts("a = b + c", "a = b + c", "python")))
     scores = [
-        line_score(Problem(id=str(n), group=group), 0, exact=exact, similarity=similarity, measures={})
+        line_score(Problem(id=str(n), group=group), 0, exact=exact, similarity=similarity, detail=detail)
         for n, (group, (exact, similarity)) in enumerate(zip(groups, values, strict=True))
     ]
-    found = {name: (each.value, each.n) for name, each in benchmark.aggregate(scores, seed=1).items()}
+    found = {
+        name: (each.value, each.n)
+        for name, each in benchmark.aggregate(scores, seed=1).items()
+        if "code_bleu" not in name
+    }
     assert found == {
         "exact_match": (0.5, 4),
         "edit_similarity": (0.625, 4),
@@ -183,7 +193,7 @@ def test_estimates_are_of_all_of_each_setting_and_of_each_level(tmp_path: Path) 
         "exact_match/8k": (1.0, 1),
         "edit_similarity/8k": (1.0, 1),
     }
-    assert benchmark.aggregate(scores[:2], seed=1).keys() == {"exact_match", "edit_similarity"}
+    assert benchmark.aggregate(scores[:2], seed=1).keys() == {"exact_match", "edit_similarity", "code_bleu"}
     again = replace(scores[0], sample=1, label="wrong", value=0.0)
     sampled = benchmark.aggregate([*scores, again], seed=1)
     assert sampled["exact_match"].n == 4 and sampled["exact_match"].value == pytest.approx(1.5 / 4)
@@ -201,11 +211,84 @@ def test_a_whole_evaluation(tmp_path: Path) -> None:
     own = results["benchmarks"]["repobench_python"]
     assert own["estimates"]["exact_match"]["value"] == 0.5 and own["labels"] == {"pass": 2, "wrong": 2}
     assert own["estimates"]["exact_match/in_file"]["value"] == 1.0
+    assert 0.0 < own["estimates"]["code_bleu"]["low"] <= own["estimates"]["code_bleu"]["value"] < 1.0
     assert own["group_estimates"]["cross_file_first/8k"]["exact_match"]["value"] == 1.0
     assert own["preflight"]["num_references_passed"] == own["preflight"]["num_empty_answers_failed"] == 4
     assert {row["model"] for row in own["published"]} >= {"StarCoder2-15B"}
     assert {row["metric"] for row in own["published"]} <= own["estimates"].keys()
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
+
+
+CODE_BLEU = {
+    "python": {
+        ("x = 1", "x = 1"): 0.7643161313935813,
+        ("    total += price(item) * 2", "    total += price(item, 2) * 2"): 0.21341325690337956,
+        ("return self.cart.add(item)", "return self.cart.remove(item) # gone"): 0.5390091456582593,
+        ("for i in range(3): x += i", "for j in range(4): x += j"): 0.5433575962762781,
+        ("if not found:", "if not found and retry:"): 0.37462170514849713,
+        ("pass", "raise ValueError('no')"): 0.25,
+        ("a, b = b, a", "a, b = b, a"): 1.0,
+        ("foo(", "foo(x, y=x)"): 0.25,
+    },
+    "java": {
+        ("int x = a + b;", "int x = a + b;"): 1.0,
+        ("return cart.add(item);", "return cart.remove(item); // gone"): 0.5390091456582593,
+        ("for (int i = 0; i < n; i++) {", "for (int j = 0; j < n; j++) {"): 0.5407599170112963,
+        ("if (x == null) {", "if (x != null) {"): 0.5814150209792306,
+        ("count++;", "count = count + 1;"): 0.25,
+        ("}", "throw new Error();"): 0.25,
+        ('String s = "a" + t;', 'String s = "b" + t;'): 0.6270331870386536,
+    },
+}
+"""What the package codebleu 0.7.0 gives, each pair alone."""
+CODE_BLEU_OF_ALL = {"python": 0.4630801941725391, "java": 0.5304128682850361}
+"""And all pairs together; of Python's it gives two values, since the order of its sets changes from run to run."""
+
+
+@pytest.mark.parametrize("language", CODE_BLEU)
+def test_code_bleu_is_its_authors(language: str) -> None:
+    pairs = CODE_BLEU[language]
+    counts = np.array([code_bleu.counts(*pair, language) for pair in pairs])  # type: ignore[arg-type]
+    assert counts.shape == (len(pairs), code_bleu.NUM_COUNTS)
+    assert code_bleu.value(counts) == pytest.approx(list(pairs.values()), abs=1e-12)
+    assert float(code_bleu.value(counts.sum(axis=0))) == pytest.approx(CODE_BLEU_OF_ALL[language], abs=1e-12)
+    same = np.array([code_bleu.counts(wanted, wanted, language) for _, wanted in pairs])  # type: ignore[arg-type]
+    assert (code_bleu.value(same) >= code_bleu.value(counts) - 1e-12).all()
+
+
+def test_data_flow_says_what_comes_from_what() -> None:
+    def flow(text: str, language: str) -> list[tuple[str, str, tuple[str, ...]]]:
+        tree = syntax.parse(text.encode(), code_bleu.GRAMMARS[language])
+        return data_flow(tree.root_node, language)  # type: ignore[arg-type]
+
+    assert flow("total = price + price", "python") == [
+        ("var_1", "computedFrom", ("var_0", "var_0")),
+        ("var_0", "comesFrom", ()),
+        ("var_0", "comesFrom", ("var_0",)),
+    ]
+    assert flow("int t = p;", "java") == [("var_1", "comesFrom", ("var_0",)), ("var_0", "comesFrom", ())]
+    assert flow("a = b", "python") == flow("x = y", "python") != flow("a == b", "python") == []
+    # What one turn of a loop defines reaches the next; what a branch defines may reach what follows.
+    assert ("var_1", "comesFrom", ("var_1",)) in flow("while x: y = f(y)", "python")
+    assert flow("if (a) { b = a; } c = b;", "java")[-1] == ("var_1", "comesFrom", ("var_1",))
+    assert flow("x = " + "(" * 2_000 + ")" * 2_000, "python") == [] == flow("a.b = 'c'", "python")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60), st.sampled_from(["python", "java"]))
+def test_code_bleu_of_any_text_is_a_share(candidate: str, reference: str, language: str) -> None:
+    found = np.array(code_bleu.counts(candidate, reference, language))  # type: ignore[arg-type]
+    assert (found >= 0).all() and 0 <= float(code_bleu.value(found)) <= 1
+
+
+def test_the_interval_of_a_measure_of_sums_is_that_of_a_mean_where_it_is_one() -> None:
+    values = [0.0, 1.0, 0.5, 0.25] * 50
+    plain = bootstrap_ratio(values, [1.0] * len(values), seed=3)
+    table = np.array([[value, 1.0] for value in values])
+    sums = bootstrap_of_sums(table, lambda sums: sums[..., 0] / sums[..., 1], seed=3)
+    assert (sums.value, sums.n) == (plain.value, plain.n)
+    assert (sums.low, sums.high) == pytest.approx((plain.low, plain.high), abs=0.01)
+    assert bootstrap_of_sums(np.zeros((0, 0)), code_bleu.value, seed=1).n == 0
 
 
 def test_bad_data_is_explained(tmp_path: Path) -> None:

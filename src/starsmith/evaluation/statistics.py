@@ -13,10 +13,11 @@ whether those that only one of the two solved split as a fair coin would.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from starsmith.errors import InputError
 from starsmith.evaluation.contract import Estimate
@@ -92,6 +93,32 @@ def bootstrap_ratio(values: Sequence[float], weights: Sequence[float], *, seed: 
     ratios = totals[totals[:, 1] > 0, 0] / totals[totals[:, 1] > 0, 1]
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Estimate(value=float(value.sum() / weight.sum()), low=float(low), high=float(high), n=len(value))
+
+
+def bootstrap_of_sums(
+    table: NDArray[np.float64], value: Callable[[NDArray[np.float64]], NDArray[np.float64]], *, seed: int
+) -> Estimate:
+    """A measure of the sums of a table's columns, with the 95 % percentile interval of a bootstrap over its rows.
+
+    Args:
+        table: counts of one problem in each row, ordered by problem.
+        value: of sums along the last axis.
+        seed: of the draws.
+    """
+    if len(table) == 0:
+        return Estimate(value=0.0, low=0.0, high=0.0, n=0)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    shares = np.full(len(table), 1 / len(table))
+    rows = max(1, _DRAWS_AT_ONCE // len(table))
+    # How often each row is drawn is all that sums depend on.
+    sums = np.concatenate(
+        [
+            generator.multinomial(len(table), shares, size=min(rows, NUM_RESAMPLES - start)) @ table
+            for start in range(0, NUM_RESAMPLES, rows)
+        ]
+    )
+    low, high = np.quantile(value(sums), [0.025, 0.975])
+    return Estimate(value=float(value(table.sum(axis=0))), low=float(low), high=float(high), n=len(table))
 
 
 def estimate_pass_at_k(counts: Sequence[tuple[int, int]], k: int, *, seed: int) -> Estimate:

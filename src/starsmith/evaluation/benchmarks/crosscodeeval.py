@@ -27,6 +27,7 @@ from starsmith.evaluation.benchmarks.line_completion import (
     MAX_CHARS,
     STOPS,
     LineCompletion,
+    as_detail,
     edit_similarity,
     identifier_measures,
     line_score,
@@ -132,7 +133,7 @@ class CrossCodeEval(LineCompletion):
             sample,
             exact=_lines(code) == _lines(reference),
             similarity=edit_similarity(code.strip(), reference.strip()),
-            measures=identifier_measures(code, reference, self.language),
+            detail=as_detail(identifier_measures(code, reference, self.language)),
         )
 
 

@@ -114,6 +114,10 @@ class LineCompletion(ABC):
         self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]
     ) -> Score: ...
 
+    def estimates(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
+        """Of scores that are shown together."""
+        return line_estimates(scores, seed=seed)
+
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """`exact_match`, `edit_similarity` and what the scores measure beside them: over all, and as
         `MEASURE/PART` for the parts between the slashes of groups' names, where there are several."""
@@ -121,25 +125,28 @@ class LineCompletion(ABC):
         for score in sorted(scores, key=lambda score: score.problem):
             for part in score.group.split("/"):
                 parts[part].append(score)
-        found = line_estimates(scores, seed=seed)
+        found = self.estimates(scores, seed=seed)
         for part, members in sorted(parts.items()):
             if len(members) < len(scores):
-                own = line_estimates(members, seed=seed)
+                own = self.estimates(members, seed=seed)
                 found |= {f"{name}/{part}": estimate for name, estimate in own.items()}
         return found
 
 
-def line_score(
-    problem: Problem, sample: int, *, exact: bool, similarity: float, measures: Mapping[str, float]
-) -> Score:
+def line_score(problem: Problem, sample: int, *, exact: bool, similarity: float, detail: str) -> Score:
     return Score(
         problem=problem.id,
         sample=sample,
         group=problem.group,
         label="pass" if exact else "wrong",
         value=similarity,
-        detail=" ".join(f"{name}={value:.6g}" for name, value in measures.items()),
+        detail=detail,
     )
+
+
+def as_detail(measures: Mapping[str, float]) -> str:
+    """Measures as `line_estimates` reads them."""
+    return " ".join(f"{name}={value:.6g}" for name, value in measures.items())
 
 
 def line_estimates(scores: Iterable[Score], *, seed: int) -> dict[str, Estimate]:

@@ -7,8 +7,9 @@ prompt in GPT-4's tokens, up to those that fit into 16,384; the data has longer 
 their paths as comments, at most 15,800 tokens of which the snippets lose their last lines, and of the completion
 the first line that is no comment. Estimates are over all problems, each setting and each level.
 
-Exact match ignores white space. CodeBLEU is not computed. One part of the authors' rule is simpler here: of
-snippets that are cut, they keep one line fewer and then leave a line empty.
+Exact match ignores white space. CodeBLEU is of all lines together, so its counts stand in a score's detail. One
+part of the authors' rule is simpler here: of snippets that are cut, they keep one line fewer and then leave a
+line empty.
 
 The parts of the data set that the levels leave out are never held in memory; those that remain are some 500 MB
 of text for each language.
@@ -16,26 +17,31 @@ of text for each language.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from starsmith.errors import InputError
+from starsmith.evaluation import code_bleu
 from starsmith.evaluation.benchmarks.line_completion import (
     MAX_CHARS,
     STOPS,
     LineCompletion,
     edit_similarity,
     first_code_line,
+    line_estimates,
     line_score,
 )
 from starsmith.evaluation.contract import (
     Candidate,
     Completion,
     DataSet,
+    Estimate,
     Problem,
     Request,
     RunResult,
@@ -43,6 +49,8 @@ from starsmith.evaluation.contract import (
     Score,
     cut_at_stop,
 )
+from starsmith.evaluation.statistics import bootstrap_of_sums
+from starsmith.signals import syntax
 
 Language = Literal["python", "java"]
 
@@ -74,6 +82,7 @@ class RepoBench(LineCompletion):
         return f"repobench_{self.language}"
 
     def load(self) -> list[Problem]:
+        syntax.check_installed(f"{self.name} needs")
         return sorted(
             (
                 Problem(
@@ -117,8 +126,19 @@ class RepoBench(LineCompletion):
             sample,
             exact=line.split() == reference.split(),
             similarity=edit_similarity(reference, line),
-            measures={},
+            detail=" ".join(f"{count:.6g}" for count in code_bleu.counts(line, reference, self.language)),
         )
+
+    def estimates(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
+        """`exact_match`, `edit_similarity` and `code_bleu`."""
+        counts: dict[str, NDArray[np.float64]] = {}
+        for score in scores:
+            own = np.array(score.detail.split(), np.float64)
+            counts[score.problem] = counts[score.problem] + own if score.problem in counts else own
+        table = np.stack([own for _, own in sorted(counts.items())]) if counts else np.zeros((0, 0))
+        bleu = bootstrap_of_sums(table, code_bleu.value, seed=seed)
+        plain = [replace(score, detail="") for score in scores]
+        return line_estimates(plain, seed=seed) | {"code_bleu": bleu}
 
     def _rows(self, setting: str) -> Iterator[tuple[int, dict[str, Any]]]:
         pattern = f"repobench_{self.language}_v1.1/data/{setting}-*.parquet"

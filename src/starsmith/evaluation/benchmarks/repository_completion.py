@@ -22,6 +22,7 @@ from starsmith.evaluation.benchmarks.line_completion import (
     MAX_CHARS,
     STOPS,
     LineCompletion,
+    as_detail,
     edit_similarity,
     first_code_line,
     identifier_measures,
@@ -126,7 +127,7 @@ class RepositoryCompletion(LineCompletion):
             sample,
             exact=line.split() == reference.split(),
             similarity=edit_similarity(reference, line),
-            measures=identifier_measures(line, reference, problem.inputs["words"]),
+            detail=as_detail(identifier_measures(line, reference, problem.inputs["words"])),
         )
 
     def _files(self, task: repository_tasks.Task) -> tuple[repository_tasks.OtherFile, ...]:
