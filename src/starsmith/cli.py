@@ -621,7 +621,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err.print("starsmith: interrupted; answers and verdicts are kept, the same command continues")
+        told = "starsmith: interrupted; answers and verdicts are kept, the same command continues"
+        err.print(told, soft_wrap=True)
         raise typer.Exit(130) from None
 
 

@@ -275,8 +275,7 @@ def _cpp(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
 
 
 def _all(files: tuple[str, ...], suffix: str) -> Command:
-    """Those of one suffix; what lies in folders is a library."""
-    return tuple(f"{{program}}/{name}" for name in files if name.endswith(suffix) and "/" not in name)
+    return tuple(f"{{program}}/{name}" for name in files if name.endswith(suffix))
 
 
 _MACHINE: Final = ("-Xss64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
@@ -308,7 +307,7 @@ def _python(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ..
 
 def _typescript(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
     tsc, node = paths
-    options = ("--target", "esnext", "--module", "commonjs", "--skipLibCheck", "--outDir", "{work}")
+    options = ("--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--outDir", "{work}")
     return (
         (tsc, *options, f"{{program}}/{files[0]}"),
         (node, f"{{work}}/{PurePosixPath(files[0]).stem}.js"),
@@ -367,7 +366,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="D",
                 install="apt-get install ldc",
                 executables=("ldc2",),
-                makes_commands=_compiled("-unittest", "{entry}", "-of={work}/main", "-od={work}"),
+                makes_commands=_compiled("-unittest", "-w", "{entry}", "-of={work}/main", "-od={work}"),
                 folders=("/etc/ldc2.conf",),
             ),
             Toolchain(
@@ -377,7 +376,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 executables=("go",),
                 asks_version=("version",),
                 makes_commands=lambda paths, files: (
-                    (paths[0], "test", "-vet=off", "-c", "-o", "{work}/main", *_all(files, ".go")),
+                    (paths[0], "test", "-vet=off", "-c", "-o", "{work}/main", f"{{program}}/{files[0]}"),
                     ("{work}/main",),
                 ),
                 limits_address_space=False,
