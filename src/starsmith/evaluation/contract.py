@@ -191,6 +191,7 @@ class Program:
     """What standard output must end with for a run to count as passed. An exit status alone proves nothing:
     a program that leaves before its tests exits with 0 too."""
     limits: Limits = Limits()
+    """What it may use where no reference of its problem was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from starsmith import recipe
 from starsmith.errors import InputError
+from starsmith.evaluation import toolchains
 from starsmith.evaluation.contract import Benchmark, DataSet, Sampling
 
 
@@ -33,6 +34,8 @@ class Entry:
     sampling: str = "PAPER"
     """The constant that says how its completions are drawn; ignored by what generates nothing."""
     in_paper: bool = True
+    by_name_only: bool = False
+    """A part of another benchmark, and so no member of any group."""
 
 
 BENCHMARKS: Final[Mapping[str, Entry]] = {
@@ -52,6 +55,17 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
             module="humaneval_infilling", kind="HumanEvalInfilling", fields={"part": part}, in_paper=False
         )
         for part in ("single_line", "multi_line", "random_span", "random_span_light")
+    },
+    **{
+        f"multipl_e_{part}": Entry(module="multipl_e", kind="MultiplE", fields={"part": part})
+        for part in ("humaneval", "mbpp")
+    },
+    **{
+        f"multipl_e_{part}_{language}": Entry(
+            module="multipl_e", kind="MultiplE", fields={"part": part, "language": language}, by_name_only=True
+        )
+        for part in ("humaneval", "mbpp")
+        for language in (*(name for name in toolchains.TOOLCHAINS if name != "python"), "py")
     },
     **{
         f"repobench_{language}": Entry(module="repobench", kind="RepoBench", fields={"language": language})
@@ -84,8 +98,8 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
     "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
 }
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "all": tuple(BENCHMARKS),
-    "paper": tuple(name for name, entry in BENCHMARKS.items() if entry.in_paper),
+    "all": tuple(name for name, entry in BENCHMARKS.items() if not entry.by_name_only),
+    "paper": tuple(name for name, entry in BENCHMARKS.items() if entry.in_paper and not entry.by_name_only),
 }
 
 
@@ -102,8 +116,9 @@ def choose(names: Sequence[str]) -> list[Choice]:
     Raises:
         InputError: a name is unknown; says the nearest valid one. Or there is none.
     """
+    shown = ", ".join([*GROUPS, *GROUPS["all"]])
     if not names:
-        raise InputError(f"no benchmark is named; known are {', '.join([*GROUPS, *BENCHMARKS])}")
+        raise InputError(f"no benchmark is named; known are {shown}")
     chosen: dict[str, bool] = {}
     for name in names:
         if name in GROUPS:
@@ -114,7 +129,7 @@ def choose(names: Sequence[str]) -> list[Choice]:
         else:
             known = [*GROUPS, *BENCHMARKS]
             near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-            raise InputError(f"no benchmark {name!r}; did you mean {near[0]}? Known are {', '.join(known)}")
+            raise InputError(f"no benchmark {name!r}; did you mean {near[0]}? Known are {shown}")
     return [Choice(name=name, by_name=by_name) for name, by_name in chosen.items()]
 
 

@@ -375,9 +375,9 @@ class _Stage:
         """What the programs of each answer did."""
         programs: list[list[Program]] = []
         for answer in answers:
-            limits = checked.limits.get(answer.problem.id, Limits()) if checked else Limits()
+            measured = checked.limits.get(answer.problem.id) if checked else None
             planned = self.benchmark.programs(answer.problem, answer.candidate)
-            programs.append([limited(program, limits) for program in planned])
+            programs.append([limited(program, measured) if measured else program for program in planned])
         flat = [program for own in programs for program in own]
         results: list[RunResult] = []
         if flat:

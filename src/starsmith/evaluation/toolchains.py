@@ -275,7 +275,8 @@ def _cpp(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
 
 
 def _all(files: tuple[str, ...], suffix: str) -> Command:
-    return tuple(f"{{program}}/{name}" for name in files if name.endswith(suffix))
+    """Those of one suffix; what lies in folders is a library."""
+    return tuple(f"{{program}}/{name}" for name in files if name.endswith(suffix) and "/" not in name)
 
 
 _MACHINE: Final = ("-Xss64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1")
@@ -307,7 +308,7 @@ def _python(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ..
 
 def _typescript(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
     tsc, node = paths
-    options = ("--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--outDir", "{work}")
+    options = ("--target", "esnext", "--module", "commonjs", "--skipLibCheck", "--outDir", "{work}")
     return (
         (tsc, *options, f"{{program}}/{files[0]}"),
         (node, f"{{work}}/{PurePosixPath(files[0]).stem}.js"),
@@ -366,7 +367,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="D",
                 install="apt-get install ldc",
                 executables=("ldc2",),
-                makes_commands=_compiled("-unittest", "-w", "{entry}", "-of={work}/main", "-od={work}"),
+                makes_commands=_compiled("-unittest", "{entry}", "-of={work}/main", "-od={work}"),
                 folders=("/etc/ldc2.conf",),
             ),
             Toolchain(
@@ -376,7 +377,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 executables=("go",),
                 asks_version=("version",),
                 makes_commands=lambda paths, files: (
-                    (paths[0], "test", "-vet=off", "-c", "-o", "{work}/main", f"{{program}}/{files[0]}"),
+                    (paths[0], "test", "-vet=off", "-c", "-o", "{work}/main", *_all(files, ".go")),
                     ("{work}/main",),
                 ),
                 limits_address_space=False,
