@@ -371,6 +371,14 @@ def evaluate_(
         Path | None, typer.Option("--corpus", help="What --model was trained on: a run, or Parquet files.")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Programs that run at once.")] = 2,
+    sandbox: Annotated[
+        Literal["auto", "bubblewrap", "landlock", "container", "docker", "podman", "none"],
+        typer.Option("--sandbox", help="What confines generated programs."),
+    ] = "auto",
+    image: Annotated[str | None, typer.Option("--sandbox-image", help="Of a container; holds Python.")] = None,
+    unconfined: Annotated[
+        bool, typer.Option("--i-know-generated-code-runs-unconfined", help="What --sandbox none needs.")
+    ] = False,
     device: Annotated[
         str, typer.Option("--device", help="Where the model runs: cpu, cuda, cuda:1; auto for a GPU if any.")
     ] = "auto",
@@ -392,6 +400,9 @@ def evaluate_(
         samples=samples,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
+        sandbox=sandbox,
+        sandbox_image=image or recipe.Evaluation().sandbox_image,
+        generated_code_runs_unconfined=unconfined,
     )
     source = run_folder or (None if model or references or backend == "openai" else QUICKSTART)
     heldout = [] if source is None else _step(source, "documents").parts("documents")
