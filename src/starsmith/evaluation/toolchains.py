@@ -49,16 +49,24 @@ COMPILING: Final = Limits(
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+")
 _TIMEOUT_SECONDS: Final = 20.0
 _TELLS_PACKAGES: Final = """
-import platform, sys
-from importlib.metadata import version
+import platform, re, sys, zlib
+from importlib.metadata import distributions
+from pathlib import Path
+
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+found = {plain(each.name): each.version for each in distributions()}
 for wanted in sys.argv[1:]:
     name, _, pinned = wanted.partition("==")
-    found = version(name)
-    if pinned and found.partition("+")[0] != pinned.partition("+")[0]:
+    there = found.get(plain(name))
+    if there is None or (pinned and there.partition("+")[0] != pinned.partition("+")[0]):
         sys.exit(1)
-print(platform.python_version())
+data = sorted(map(str, Path(sys.prefix, "share").rglob("*")))
+print(platform.python_version() + "." + str(zlib.crc32(repr((sorted(found.items()), data)).encode())))
 """
-"""Fails where a package is absent, or another version is there. A build (`+cpu`) may be any."""
+"""Fails where a package is absent, or another version is there; a build (`+cpu`) may be any. The version
+is Python's, with a checksum of all packages and data sets, since a verdict rests on these."""
 
 
 @dataclass(frozen=True)
@@ -172,16 +180,22 @@ def python_environment(name: str, folder: Path) -> Toolchain:
 
     Its packages map more than they use (linear algebra, deep learning), and would start a thread a core; the
     largest are half a gigabyte when they have been imported. An environment with other packages than it should
-    have is missing, since tests that compare with what a library returns hold for one version.
+    have is missing, since tests that compare with what a library returns hold for one version. Data sets that its
+    libraries would download lie in its `share`.
     """
     executable = folder / "bin" / "python"
     packages = ENVIRONMENTS.get(name, "")
+    shared = {"SEABORN_DATA": f"{folder}/share/seaborn", "SCIKIT_LEARN_DATA": f"{folder}/share/scikit-learn"}
+    install = f"python3.11 -m venv {folder} && {executable} -m pip install {packages or 'PACKAGES'}"
+    if download := _DOWNLOADS.get(name):
+        places = " ".join(f"{variable}={place}" for variable, place in shared.items())
+        install += f" && {places} {executable} -c '{download}'"
     base = os.path.realpath(executable)
     homes = [str(folder), *([_home(base), *_libraries_of(base)] if executable.exists() else [])]
     return Toolchain(
         language=name,
         title=f"Python environment {name}",
-        install=f"python3 -m venv {folder} && {executable} -m pip install {packages or 'PACKAGES'}",
+        install=install,
         executables=(str(executable),),
         asks_version=("-c", _TELLS_PACKAGES, *packages.split()),
         makes_commands=lambda paths, files: ((paths[0], "-P", "-s", "-B", f"{{program}}/{files[0]}"),),
@@ -192,6 +206,7 @@ def python_environment(name: str, folder: Path) -> Toolchain:
         environment=(
             *((f"{pool}_NUM_THREADS", "1") for pool in ("OMP", "OPENBLAS", "MKL", "TF_INTRAOP", "TF_INTEROP")),
             ("TF_CPP_MIN_LOG_LEVEL", "3"),
+            *shared.items(),
             ("MPLBACKEND", "Agg"),
             ("MPLCONFIGDIR", "{work}"),
         ),
@@ -537,6 +552,12 @@ ENVIRONMENTS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Named Python environments, with the packages each holds."""
+_DOWNLOADS: Final = {
+    "ds1000": "import seaborn, sklearn.datasets; "
+    '[seaborn.load_dataset(name) for name in ("exercise", "penguins", "planets", "tips")]; '
+    "sklearn.datasets.fetch_california_housing()",
+}
+"""Python that fetches what an environment's programs would, had they a network."""
 
 TOOLS: Final[Mapping[str, Toolchain]] = MappingProxyType(
     {
