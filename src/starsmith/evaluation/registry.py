@@ -49,6 +49,12 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
     "gsm_hard_pal": Entry(module="gsm8k_pal", kind="Gsm8kPal", fields={"part": "gsm_hard"}, in_paper=False),
     "cruxeval_input": Entry(module="cruxeval", kind="CruxEval", fields={"asks": "input"}),
     "cruxeval_output": Entry(module="cruxeval", kind="CruxEval", fields={"asks": "output"}),
+    **{
+        f"cruxeval_{asks}_pass5": Entry(
+            module="cruxeval", kind="CruxEval", fields={"asks": asks, "aims_at": 5}, sampling="PAPER_PASS_5"
+        )
+        for asks in ("input", "output")
+    },
     "santacoder_fim": Entry(module="santacoder_fim", kind="SantaCoderFim"),
     **{
         f"humaneval_infilling_{part}": Entry(
