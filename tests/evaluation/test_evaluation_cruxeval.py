@@ -4,8 +4,10 @@ from typing import Literal
 import pytest
 from program_cases import assert_known_worth, labels, real_data, written_rows
 
+from starsmith import recipe
+from starsmith.evaluation import registry
 from starsmith.evaluation.benchmarks.cruxeval import STOPS, CruxEval
-from starsmith.evaluation.contract import Completion, MissingDataError
+from starsmith.evaluation.contract import Completion, MissingDataError, Score
 from starsmith.evaluation.sandbox.pool import Sandbox
 
 ROWS = [
@@ -28,6 +30,18 @@ def test_prompts_show_the_function_and_one_side(tmp_path: Path) -> None:
         assert requests[0].prompt.endswith(f"return {{**d, 'k': 1}}\n{line}\n[/PYTHON]\n[ANSWER]\n")
         assert requests[0].stop == STOPS and requests[0].temperature == 0.2
         assert benchmark.name == f"cruxeval_{asks}"
+
+
+def test_the_second_measure_asks_the_same_at_another_temperature(tmp_path: Path) -> None:
+    config = recipe.Evaluation(data=made(tmp_path, "input").data)
+    first, second = (registry.make(name, config, [], 1) for name in ("cruxeval_input", "cruxeval_input_pass5"))
+    asked = [benchmark.requests(benchmark.load()[0]) for benchmark in (first, second)]
+    assert [{request.temperature for request in requests} for requests in asked] == [{0.2}, {0.8}]
+    assert [len(requests) for requests in asked] == [10, 10] and asked[0][0].prompt == asked[1][0].prompt
+    assert second.name == "cruxeval_input_pass5"
+    scores = [Score(problem="a", sample=n, group="", label="wrong", value=float(n == 0)) for n in range(10)]
+    estimates = second.aggregate(scores, seed=1)
+    assert (estimates["pass@1"].value, estimates["pass@5"].value) == (pytest.approx(0.1), pytest.approx(0.5))
 
 
 @pytest.mark.parametrize("asks", ["input", "output"])

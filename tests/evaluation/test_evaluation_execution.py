@@ -120,7 +120,7 @@ class ScriptedSandbox:
 
     def _run(self, program: Program, workers: int | None) -> RunResult:
         source = program.files[0][1]
-        name, is_reference = source.split("\n")[0].removeprefix("# "), "return 2 * x" in source
+        name, is_reference = source.split("\n")[0].removeprefix("# "), "return 2 * x" in source and "_changed" not in source
         self.ran.append((name, is_reference, program.limits, workers))
         if not is_reference:
             return self.wrong.get(name, WRONG)
@@ -200,9 +200,9 @@ def test_a_failing_reference_and_a_passing_wrong_answer_exclude_their_problems(t
     assert found.excluded.keys() == {"bad", "lax"}
     assert found.excluded["bad"].startswith("the reference does not pass: wrong")
     assert found.excluded["lax"].startswith("a wrong answer passes")
-    assert (found.num_references_passed, found.num_refutations_failed) == (2, 2)
+    assert (found.num_references_passed, found.num_refutations_failed) == (2, 5)
     assert [(each.problem, each.passes) for each in found.outcomes] == [
-        (name, passes) for name in ("bad", "lax", "good") for passes in (True, False)
+        (name, passes) for name in ("bad", "lax", "good") for passes in (True, False, False)
     ]
 
 
@@ -227,7 +227,7 @@ def test_progress_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     executor = Executor(fake, Journal(tmp_path / "verdicts.jsonl"))  # type: ignore[arg-type]
     preflight(HumanEval(), known_problems(*fake.needs), executor, progress=lambda *each: told.append(each))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (12, 12) and {total for _, total in told} == {12}
+    assert told[-1] == (18, 18) and {total for _, total in told} == {18}
 
 
 def test_the_same_preflight_again_runs_nothing(tmp_path: Path) -> None:

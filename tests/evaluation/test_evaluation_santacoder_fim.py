@@ -61,6 +61,8 @@ def test_every_real_reference_matches() -> None:
     for problem in problems:
         candidate = benchmark.extract(problem, Completion(text=problem.inputs["canonical_solution"]))
         assert benchmark.score(problem, 0, candidate, []).label == "pass"
+        for check in benchmark.checks(problem):
+            assert (benchmark.score(problem, 0, check.candidate, []).label == "pass") == check.passes
 
 
 def test_bad_data_is_explained(tmp_path: Path) -> None:

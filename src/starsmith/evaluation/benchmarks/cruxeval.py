@@ -10,11 +10,12 @@ Two short ways to a right assertion are closed, as in the authors' code: an outp
 very input, and an input without a call of it. An answer is judged by running `assert OUTPUT == ANSWER` after
 the function.
 
-The paper draws 10 samples at temperature 0.2 for pass@1 (and again at 0.8 for pass@5).
+The paper draws 10 samples at temperature 0.2 for pass@1, and 10 at 0.8 for pass@5: `cruxeval_input_pass5` and
+`cruxeval_output_pass5` are the same questions for the second.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal
 
 from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, read_rows, verdict
@@ -36,6 +37,7 @@ from starsmith.evaluation.verdicts import proved_program
 STOPS: Final = ("[/ANSWER]", "<file_sep>")
 PAPER: Final = Sampling(samples=10, temperature=0.2, max_new_tokens=256)
 """Section 6.6. The authors bound prompt and answer together by 1,024 tokens; no reference needs 256."""
+PAPER_PASS_5: Final = replace(PAPER, temperature=0.8)
 DATA: Final = DataSet(
     folder="cruxeval",
     files=("cruxeval.jsonl.gz",),
@@ -112,12 +114,14 @@ assert f({input}) == ??
 @dataclass(frozen=True, kw_only=True)
 class CruxEval(SampledPrograms):
     asks: Literal["input", "output"]
+    aims_at: Literal[1, 5] = 1
+    """The k of pass@k that `sampling` is for."""
     sampling: Sampling = PAPER
     ks: ClassVar[tuple[int, ...]] = (1, 5, 10)
 
     @property
     def name(self) -> str:
-        return f"cruxeval_{self.asks}"
+        return f"cruxeval_{self.asks}" + ("" if self.aims_at == 1 else f"_pass{self.aims_at}")
 
     def load(self) -> list[Problem]:
         path = DATA.file(self.data, "cruxeval.jsonl.gz", "cruxeval.jsonl")
@@ -125,12 +129,16 @@ class CruxEval(SampledPrograms):
         return [Problem(id=row["id"], inputs=row) for row in rows]
 
     def checks(self, problem: Problem) -> list[Check]:
-        right = f"f({problem.inputs['input']})" if self.asks == "input" else problem.inputs["output"]
-        # No function of the set raises this, and no output is equal to it.
-        wrong = "f(*[object()] * 9)" if self.asks == "input" else "object()"
+        call, output = f"f({problem.inputs['input']})", problem.inputs["output"]
+        # No function takes nine objects, and nothing is equal to a list of itself; then the short ways.
+        right, *wrong = (
+            (call, "f(*[object()] * 9)", f"[{call}]", output)
+            if self.asks == "input"
+            else (output, "object()", f"[{output}]", call)
+        )
         return [
             Check(candidate=Candidate(text=right), passes=True),
-            Check(candidate=Candidate(text=wrong), passes=False),
+            *(Check(candidate=Candidate(text=text), passes=False) for text in wrong),
         ]
 
     def requests(self, problem: Problem) -> list[Request]:

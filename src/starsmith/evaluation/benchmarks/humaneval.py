@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, continued, read_rows
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, changed_results, continued, read_rows
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -70,6 +70,10 @@ def checks(problem: Problem) -> list[Check]:
     return [
         Check(candidate=Candidate(text=prompt + solution), passes=True),
         Check(candidate=Candidate(text=prompt.rstrip() + "\n    pass\n"), passes=False),
+        Check(
+            candidate=Candidate(text=changed_results(prompt + solution, problem.inputs["entry_point"])),
+            passes=False,
+        ),
     ]
 
 

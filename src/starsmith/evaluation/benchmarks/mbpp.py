@@ -8,10 +8,11 @@ Two problems (367 and 927 of the whole set; 367 lies in the split) come with cod
 harness leaves it out and so fails every answer to them; here it runs before the tests, after the candidate.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, continued, read_rows
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, changed_results, continued, read_rows
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -34,6 +35,7 @@ DATA: Final = DataSet(
 )
 FIRST_TEST_ID: Final = 11
 LAST_TEST_ID: Final = 510
+_DEFINED: Final = re.compile(r"^def (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,12 @@ class Mbpp(SampledPrograms):
         ]
 
     def checks(self, problem: Problem) -> list[Check]:
+        right = prompt(problem) + problem.inputs["code"]
+        tested = [name for name in _DEFINED.findall(right) if name in problem.inputs["test_list"][0]]
+        wrong = [prompt(problem), *(changed_results(right, name) for name in tested[-1:])]
         return [
-            Check(candidate=Candidate(text=prompt(problem) + problem.inputs["code"]), passes=True),
-            Check(candidate=Candidate(text=prompt(problem)), passes=False),
+            Check(candidate=Candidate(text=right), passes=True),
+            *(Check(candidate=Candidate(text=text), passes=False) for text in wrong),
         ]
 
     def requests(self, problem: Problem) -> list[Request]:

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 
 from starsmith.evaluation.benchmarks.evalplus_programs import FIELDS, EvalPlus
 from starsmith.evaluation.benchmarks.mbpp import STOPS
-from starsmith.evaluation.benchmarks.python_programs import continued, read_rows
+from starsmith.evaluation.benchmarks.python_programs import changed_results, continued, read_rows
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -66,12 +66,13 @@ class MbppPlus(EvalPlus):
 
     def checks(self, problem: Problem) -> list[Check]:
         prompt, entry_point = problem.inputs["prompt"], problem.inputs["entry_point"]
-        # Whatever `are_equivalent` returns is let pass, so the answer known to be wrong there returns nothing.
-        body = "raise NotImplementedError" if entry_point == "are_equivalent" else "pass"
-        empty = f"def {entry_point}(*arguments):\n    {body}\n"
+        right = prompt + problem.inputs["canonical_solution"]
+        wrong = [f"{prompt}def {entry_point}(*arguments):\n    pass\n", changed_results(right, entry_point)]
+        if entry_point == "are_equivalent":  # whatever it returns is let pass
+            wrong = [f"{prompt}def {entry_point}(*arguments):\n    raise NotImplementedError\n"]
         return [
-            Check(candidate=Candidate(text=prompt + problem.inputs["canonical_solution"]), passes=True),
-            Check(candidate=Candidate(text=prompt + empty), passes=False),
+            Check(candidate=Candidate(text=right), passes=True),
+            *(Check(candidate=Candidate(text=text), passes=False) for text in wrong),
         ]
 
     def requests(self, problem: Problem) -> list[Request]:

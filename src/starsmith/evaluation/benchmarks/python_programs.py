@@ -37,6 +37,38 @@ from starsmith.evaluation.contract import (
 from starsmith.evaluation.statistics import estimate_pass_at_k
 from starsmith.evaluation.verdicts import judge
 
+_ALL_WRONG: Final = """
+
+def _changed(value):
+    match value:
+        case bool():
+            return not value
+        case int() | float() | complex():
+            return value + 1 + abs(value)
+        case str():
+            return value + "changed"
+        case list():
+            return [*value, "changed"]
+        case tuple():
+            return (*value, "changed")
+        case set() | frozenset():
+            return {*value, "changed"}
+        case dict():
+            return {**value, "changed": "changed"}
+    return "changed" if value is None else None
+
+
+_right = NAME
+
+
+def NAME(*arguments, **named):
+    global NAME
+    outermost, NAME = NAME, _right
+    try:
+        return _changed(_right(*arguments, **named))
+    finally:
+        NAME = outermost
+"""
 _FENCE: Final = re.compile(r"\s*```[\w+-]*[ \t]*\r?\n")
 
 
@@ -123,6 +155,12 @@ def continued(prompt: str, completion: str, stops: Sequence[str], *, entry_point
     body = cut_at_stop(completion[fence.end() :] if fence else completion, stops)
     again = bool(entry_point) and re.match(rf"(?:async )?def {re.escape(entry_point)}\b", body) is not None
     return f"{prompt}\n{body}\n" if fence or again else f"{prompt}{body}\n"
+
+
+def changed_results(source: str, entry_point: str) -> str:
+    """A known wrong answer made of a right one: the same function, each of whose results is another value of the
+    same type (where it calls itself, it gets what it must)."""
+    return source + _ALL_WRONG.replace("NAME", entry_point)
 
 
 def verdict(problem: Problem, sample: int, programs: Sequence[Program], results: Sequence[RunResult]) -> Score:

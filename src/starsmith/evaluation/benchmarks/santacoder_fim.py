@@ -56,7 +56,11 @@ class SantaCoderFim(SampledPrograms):
         ]
 
     def checks(self, problem: Problem) -> list[Check]:
-        return []
+        line = problem.inputs["canonical_solution"]
+        return [
+            Check(candidate=Candidate(text=line), passes=True),
+            Check(candidate=Candidate(text=line.rstrip()[:-1]), passes=False),
+        ]
 
     def requests(self, problem: Problem) -> list[Request]:
         return self.asked(problem, problem.inputs["prompt"], STOPS, suffix=problem.inputs["suffix"])
