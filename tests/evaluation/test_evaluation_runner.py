@@ -37,7 +37,7 @@ def test_reference_solutions_score_one(tmp_path: Path) -> None:
     assert found["group_estimates"] == {}, "there are no groups"
     assert found["labels"] == {"pass": 10} and found["num_available_problems"] == 164
     assert found["preflight"]["num_references_passed"] == 10
-    assert found["preflight"]["num_empty_answers_failed"] == 10
+    assert found["preflight"]["num_empty_answers_failed"] == 20
     assert results["sandbox"]["level"] in selftest.LEVELS
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert len((tmp_path / "generations.jsonl").read_text().splitlines()) == 10
