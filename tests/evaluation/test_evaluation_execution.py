@@ -120,7 +120,8 @@ class ScriptedSandbox:
 
     def _run(self, program: Program, workers: int | None) -> RunResult:
         source = program.files[0][1]
-        name, is_reference = source.split("\n")[0].removeprefix("# "), "return 2 * x" in source and "_changed" not in source
+        name = source.split("\n")[0].removeprefix("# ")
+        is_reference = "return 2 * x" in source and "_changed" not in source
         self.ran.append((name, is_reference, program.limits, workers))
         if not is_reference:
             return self.wrong.get(name, WRONG)
