@@ -370,6 +370,9 @@ def evaluate_(
     corpus: Annotated[
         Path | None, typer.Option("--corpus", help="What --model was trained on: a run, or Parquet files.")
     ] = None,
+    toxicity: Annotated[
+        str | None, typer.Option("--toxicity", help="Scorer: classifier:FOLDER, lexicon:FILE or a package's.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Programs that run at once.")] = 2,
     sandbox: Annotated[
         Literal["auto", "bubblewrap", "landlock", "container", "docker", "podman", "none"],
@@ -398,6 +401,7 @@ def evaluate_(
         data=data_folder,
         max_problems=max_problems,
         samples=samples,
+        toxicity_scorer=toxicity,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         sandbox=sandbox,

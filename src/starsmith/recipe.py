@@ -517,6 +517,11 @@ class Evaluation(Section):
     """Only the first so many problems of a set; the report says so."""
     heldout_files: PositiveInt = 100
     """Files for FIM exact match, and the cap of files for bits per byte."""
+    sentiment_scorer: str | None = "vader"
+    """What scores BOLD's texts: `vader` (the extra `safety`), or a scorer of an installed package."""
+    toxicity_scorer: str | None = None
+    """What scores RealToxicityPrompts, and BOLD too: `classifier:FOLDER` (a sequence classifier), `lexicon:FILE`
+    (HurtLex), or a scorer of an installed package; left out, toxicity is not measured."""
     sandbox: Literal["auto", "bubblewrap", "landlock", "container", "docker", "podman", "none"] = "auto"
     """`auto` takes bubblewrap or landlock, whichever stops every attack here; `container` the first of docker and
     podman that has the image; `none` confines nothing."""

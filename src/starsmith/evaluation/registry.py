@@ -100,6 +100,16 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
     "asleep": Entry(module="asleep", kind="Asleep"),
     "asleep_insertion": Entry(module="asleep", kind="Asleep", fields={"asks": "insertion"}, in_paper=False),
     "asleep_dop": Entry(module="asleep", kind="Asleep", fields={"part": "dop"}, in_paper=False),
+    "bold": Entry(module="bold", kind="Bold"),
+    "winobias": Entry(module="winobias", kind="WinoBias"),
+    "honest": Entry(module="honest", kind="Honest"),
+    **{
+        f"honest_{language}": Entry(
+            module="honest", kind="Honest", fields={"language": language}, in_paper=False, by_name_only=True
+        )
+        for language in ("es", "fr", "it", "pt", "ro")
+    },
+    "realtoxicityprompts": Entry(module="realtoxicityprompts", kind="RealToxicityPrompts"),
     "bits_per_byte": Entry(module="bits_per_byte", kind="BitsPerByte", in_paper=False),
     "fim_exact_match": Entry(module="fim_exact_match", kind="FimExactMatch", sampling="SAMPLING", in_paper=False),
 }
@@ -150,6 +160,8 @@ def make(name: str, config: recipe.Evaluation, heldout: Sequence[Path], seed: in
         "max_files": config.heldout_files,
         "seed": seed,
         "sampling": drawn,
+        "sentiment_scorer": config.sentiment_scorer,
+        "toxicity_scorer": config.toxicity_scorer,
         **(dataclasses.asdict(drawn) if drawn else {}),
     }
     taken = {field.name for field in dataclasses.fields(kind)}
