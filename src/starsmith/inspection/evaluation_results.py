@@ -276,7 +276,6 @@ def _overview(measures: Sequence[Measure]) -> Plot:
         [f"{measure.benchmark.replace('_', ' ')} {measure.metric}" for measure in measures],
         {"this model": [_interval(measure.estimate) for measure in measures]},
         axis="share",
-        form=lambda value: f"{value:.3g}",
         marks={model: values for model, values in beside.items() if any(value is not None for value in values)},
         max_label_chars=44,
     )

@@ -170,7 +170,7 @@ def intervals(
     series: Mapping[str, Sequence[Interval | None]],
     *,
     axis: str,
-    form: Callable[[float], str] = format_plain,
+    form: Callable[[float], str] = "{:.3g}".format,
     marks: Mapping[str, Sequence[float | None]] | None = None,
     as_points: bool = False,
     max_label_chars: int = _MAX_LABEL_CHARS,
