@@ -514,7 +514,7 @@ class Evaluation(Section):
     max_new_tokens: PositiveInt | None = None
     """Left out, each benchmark's own."""
     max_problems: PositiveInt | None = None
-    """Only the first so many problems of a set; the report says so."""
+    """Only so many problems of a set, the first of each of its groups in turns; the report says so."""
     heldout_files: PositiveInt = 100
     """Files for FIM exact match, and the cap of files for bits per byte."""
     sentiment_scorer: str | None = "vader"

@@ -1,14 +1,17 @@
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from evaluation_cases import ScriptedBackend
+from hypothesis import given
+from hypothesis import strategies as st
 
 from starsmith import recipe
 from starsmith.errors import InputError, MachineError
 from starsmith.evaluation import runner
 from starsmith.evaluation.benchmarks.humaneval import HumanEval
-from starsmith.evaluation.contract import Program, Request, RunResult
+from starsmith.evaluation.contract import Problem, Program, Request, RunResult
 from starsmith.evaluation.runner import evaluate
 from starsmith.evaluation.sandbox import pool, selftest
 
@@ -141,6 +144,18 @@ def test_without_held_out_files_nothing_is_claimed(tmp_path: Path) -> None:
     assert results["benchmarks"]["bits_per_byte"]["estimates"] == {}
     assert results["benchmarks"]["fim_exact_match"]["estimates"] == {}
     assert results["benchmarks"]["fim_exact_match"]["num_problems"] == 0
+
+
+@given(st.lists(st.sampled_from("abc")), st.integers(1, 12))
+def test_a_part_of_a_set_is_dealt_over_its_groups(groups: list[str], count: int) -> None:
+    problems = [Problem(id=str(place), group=group) for place, group in enumerate(groups)]
+    chosen = runner.dealt(problems, count)
+    assert len(chosen) == min(count, len(problems))
+    assert [int(problem.id) for problem in chosen] == sorted(int(problem.id) for problem in chosen)
+    taken = Counter(problem.group for problem in chosen)
+    for group, there in Counter(groups).items():
+        assert taken[group] >= min(there, count // len(set(groups))), "no group is passed over"
+    assert runner.dealt(problems, None) == problems
 
 
 class KilledError(Exception):

@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -181,11 +182,11 @@ def open_executor(
 
 
 def _runnable(benchmark: Benchmark, problems: list[Problem], config: recipe.Evaluation) -> Loaded:
-    """Leaves out the problems whose language has no toolchain here; the first `max_problems` of the rest."""
+    """Leaves out the problems whose language has no toolchain here, and what is beyond `max_problems`."""
     needed = {problem.id: _languages(benchmark, problem) for problem in problems}
     missing = _missing(sorted(frozenset().union(*needed.values())), config)
     kept = [problem for problem in problems if not needed[problem.id] & missing.keys()]
-    chosen = kept[: config.max_problems]
+    chosen = dealt(kept, config.max_problems)
     used = sorted(frozenset().union(*(needed[problem.id] for problem in chosen)))
     return Loaded(
         benchmark=benchmark,
@@ -195,6 +196,15 @@ def _runnable(benchmark: Benchmark, problems: list[Problem], config: recipe.Eval
         num_skipped=len(problems) - len(kept),
         versions={language: str(toolchains.find(language).version()) for language in used},
     )
+
+
+def dealt(problems: Sequence[Problem], count: int | None) -> list[Problem]:
+    """So many problems, in turns over the groups, so that a part of a set speaks for all of its languages."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, problem in enumerate(problems):
+        groups[problem.group].append(place)
+    turns = (place for turn in zip_longest(*groups.values()) for place in turn if place is not None)
+    return [problems[place] for place in sorted(islice(turns, count))]
 
 
 def _missing(languages: Sequence[str], config: recipe.Evaluation) -> dict[str, str]:
