@@ -180,7 +180,7 @@ def test_a_container_is_ended_from_outside(prepared: selftest.Prepared) -> None:
     worker._running().kill()  # the client alone: the container lives on without it
     sandbox.close()
     listed = subprocess.run(
-        [prepared.container.path, "ps", "--all", "--format", "{{.Names}}"],
+        [prepared.container.path, "ps", "--format", "{{.Names}}"],
         capture_output=True,
         text=True,
         check=True,
