@@ -1,8 +1,9 @@
 """A model behind a server that speaks OpenAI's completions API: vLLM, llama.cpp's server, and others.
 
-A server is not to be trusted with a night's work: connections that drop, answers that are not JSON or lack what
-was asked for, 429 and 5xx are tried again with growing pauses; what still fails is said in one sentence, and what
-was answered before is in the journal. A 4xx answer is the request's fault and is told in the server's words.
+A server is not to be trusted with a night's work: connections that drop or hang, answers that do not end, are not
+JSON or lack what was asked for, 429 and 5xx are tried again with growing pauses; what still fails is said in one
+sentence, and what was answered before is in the journal. A 4xx answer is the request's fault and is told in the
+server's words.
 
 What the API cannot do is done in text, at a price. Special tokens go as text, so a prompt that writes about
 `<fim_middle>` is taken for one; a hole is asked for with the markers that StarCoder models know. Stops are sent
@@ -50,6 +51,7 @@ class ServerBackend:
         url: up to and with the version, such as http://localhost:8000/v1.
         model: the name that the server knows it by.
         concurrency: requests under way at once.
+        timeout_seconds: for the whole of an answer.
         pause: how to wait between tries.
         """
         if not url.startswith(("http://", "https://")):
@@ -58,6 +60,7 @@ class ServerBackend:
         self._model = model
         self._concurrency = concurrency
         self._pause = pause
+        self._timeout_seconds = timeout_seconds
         self._client = httpx.Client(
             base_url=url.rstrip("/") + "/",
             timeout=httpx.Timeout(timeout_seconds, connect=10.0),
@@ -127,9 +130,10 @@ class ServerBackend:
             )
         ends = [*offsets[1:], math.inf]
         counted = [value for value, end in zip(values, ends, strict=True) if end > start and value is not None]
-        return Completion(
-            finish_reason="measured", num_tokens=len(counted), bits=-math.fsum(counted) / math.log(2)
-        )
+        bits = -math.fsum(counted) / math.log(2)
+        if not math.isfinite(bits):
+            raise ValueError("the log-likelihood is not a finite number")
+        return Completion(finish_reason="measured", num_tokens=len(counted), bits=bits)
 
     def _asked(self, body: dict[str, Any], read: Callable[[Any], Completion]) -> Completion:
         reason = ""
@@ -145,10 +149,13 @@ class ServerBackend:
         raise MachineError(f"{self.identity} failed {NUM_TRIES} times; the last time: {reason}")
 
     def _posted(self, body: dict[str, Any]) -> Any:
+        deadline = time.monotonic() + self._timeout_seconds
         with self._client.stream("POST", "completions", json=body) as response:
             received = bytearray()
             for piece in response.iter_bytes():
                 received += piece
+                if time.monotonic() > deadline:
+                    raise _AgainError(f"its answer does not end within {self._timeout_seconds:g} s")
                 if len(received) > MAX_ANSWER_BYTES:
                     raise _AgainError(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
         text = received.decode("utf-8", errors="replace")
