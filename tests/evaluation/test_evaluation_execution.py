@@ -7,7 +7,7 @@ import pytest
 
 from starsmith.errors import MachineError
 from starsmith.evaluation.benchmarks.humaneval import HumanEval
-from starsmith.evaluation.contract import Completion, Limits, Problem, Program, RunResult
+from starsmith.evaluation.contract import Candidate, Completion, Limits, Problem, Program, RunResult
 from starsmith.evaluation.execution import (
     CEILING,
     REFERENCE_LIMITS,
@@ -167,6 +167,28 @@ def test_a_reference_that_lacks_memory_or_time_is_given_more_alone(tmp_path: Pat
     assert found.limits["wide"] == Limits(memory_bytes=4 * GIGABYTE)
     assert found.limits["long"] == Limits(cpu_seconds=CEILING.cpu_seconds)
     assert {name: limits for name, good, limits, _ in fake.ran if not good} == found.limits
+
+
+class Patient(HumanEval):
+    """Its programs may take as long as it says."""
+
+    own = Limits(cpu_seconds=300.0, wall_seconds=40.0, num_processes=99)
+
+    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
+        return [limited(program, self.own) for program in super().programs(problem, candidate)]
+
+
+def test_the_floor_is_what_programs_ask_for(tmp_path: Path) -> None:
+    fake = ScriptedSandbox(
+        {"a": Limits(cpu_seconds=0.1), "endless": RunResult(ended="timeout", detail="CPU time")}
+    )
+    executor = Executor(fake, Journal(tmp_path / "verdicts.jsonl"))  # type: ignore[arg-type]
+    found = preflight(Patient(), known_problems(*fake.needs), executor)
+    assert found.limits == {"a": Patient.own} and found.floor == Patient.own
+    assert {limits for name, good, limits, _ in fake.ran if name == "endless" and not good} == {Patient.own}
+    tries = [limits for name, good, limits, _ in fake.ran if name == "endless" and good]
+    assert [each.cpu_seconds for each in tries] == [300.0] * 4, "more than the ceiling stays"
+    assert [each.wall_seconds for each in tries] == [90.0, 180.0, 360.0, 720.0]
 
 
 def test_what_no_limit_can_hold_is_excluded(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ answer passes, is excluded and named. What the reference took on this machine se
 
     limit = the smallest of floor, 2 floor, 4 floor, ... that is at least 10 x the reference's time
 
-(CPU time decides, with a floor of 3 s, the harness's timeout in section 6.1; wall time has a floor of 10 s and
-only ends programs that sleep. Doubling keeps limits, and so the keys of verdicts, equal from run to run.)
+(CPU time decides, and wall time only ends programs that sleep. The floor is what the benchmark's programs ask for:
+3 s of CPU and 10 s of wall time, the harness's timeout for HumanEval in section 6.1, where they ask for nothing.
+Doubling keeps limits, and so the keys of verdicts, equal from run to run.)
 
 A reference that memory or time ends is run again, alone, with twice of what it lacked, up to `CEILING`: a few
 problems need gigabytes or a minute (255 and 599 of MBPP+), and a candidate must not fail by a limit that its
@@ -27,7 +28,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from starsmith.errors import MachineError
 from starsmith.evaluation.contract import (
@@ -52,6 +53,7 @@ CEILING: Final = Limits(cpu_seconds=240.0, wall_seconds=720.0, memory_bytes=4 * 
 """What it may use at last."""
 REFERENCE_FACTOR: Final = 10.0
 _NEAR_LIMIT: Final = 0.5
+_Number = TypeVar("_Number", int, float)
 _CHUNK_PROGRAMS: Final = 200
 """Run, and kept in the journal, together."""
 _KEPT_CHARS: Final = 4_000
@@ -85,6 +87,8 @@ class Preflight:
     """Problem to reason."""
     limits: Mapping[str, Limits]
     """Problem to the limits for a model's programs."""
+    floor: Limits
+    """What every program may use, however little its reference took."""
     outcomes: tuple[CheckOutcome, ...] = ()
     """Of every check, in the order of the problems."""
 
@@ -175,8 +179,8 @@ def preflight(
         _Known(
             problem=problem,
             check=check,
-            programs=benchmark.programs(problem, check.candidate),
-            limits=REFERENCE_LIMITS,
+            programs=(programs := benchmark.programs(problem, check.candidate)),
+            limits=_most([REFERENCE_LIMITS, *(program.limits for program in programs)]),
         )
         for problem in problems
         for check in benchmark.checks(problem)
@@ -232,11 +236,11 @@ def _with_more(tried: _Tried) -> _Known | None:
     limits = tried.known.limits or REFERENCE_LIMITS
     match tried.score.label:
         case "oom":
-            memory = min(2 * limits.memory_bytes, CEILING.memory_bytes)
+            memory = _up_to(CEILING.memory_bytes, 2 * limits.memory_bytes, limits.memory_bytes)
             larger = dataclasses.replace(limits, memory_bytes=memory)
         case "timeout":
-            cpu = min(2 * limits.cpu_seconds, CEILING.cpu_seconds)
-            wall = min(2 * limits.wall_seconds, CEILING.wall_seconds)
+            cpu = _up_to(CEILING.cpu_seconds, 2 * limits.cpu_seconds, limits.cpu_seconds)
+            wall = _up_to(CEILING.wall_seconds, 2 * limits.wall_seconds, limits.wall_seconds)
             larger = dataclasses.replace(limits, cpu_seconds=cpu, wall_seconds=wall)
         case _:
             return None
@@ -248,15 +252,21 @@ def _limits(references: Sequence[_Tried]) -> dict[str, Limits]:
     by_problem: dict[str, list[_Tried]] = defaultdict(list)
     for each in references:
         by_problem[each.known.problem.id].append(each)
-    return {
-        problem: calibrated(
-            [run for each in own for run in each.results],
-            dataclasses.replace(
-                Limits(), memory_bytes=max((each.known.limits or Limits()).memory_bytes for each in own)
-            ),
-        )
-        for problem, own in by_problem.items()
-    }
+    limits = {}
+    for problem, own in by_problem.items():
+        floor = _most([program.limits for each in own for program in each.known.programs])
+        memory = max(floor.memory_bytes, *((each.known.limits or floor).memory_bytes for each in own))
+        results = [run for each in own for run in each.results]
+        limits[problem] = calibrated(results, dataclasses.replace(floor, memory_bytes=memory))
+    return limits
+
+
+def _most(limits: Sequence[Limits]) -> Limits:
+    """The most of each that any allows."""
+    if not limits:
+        return Limits()
+    names = [field.name for field in dataclasses.fields(Limits)]
+    return Limits(**{name: max(getattr(each, name) for each in limits) for name in names})
 
 
 def _summed(tried: Sequence[_Tried], limits: Mapping[str, Limits]) -> Preflight:
@@ -286,6 +296,7 @@ def _summed(tried: Sequence[_Tried], limits: Mapping[str, Limits]) -> Preflight:
         num_refutations_failed=counts[False][1],
         excluded=excluded,
         limits=limits,
+        floor=_most([program.limits for each in tried for program in each.known.programs]),
         outcomes=tuple(outcomes),
     )
 
@@ -296,9 +307,13 @@ def calibrated(references: Sequence[RunResult], floor: Limits = Limits()) -> Lim
     wall = _doubled(floor.wall_seconds, max((run.wall_seconds for run in references), default=0.0))
     return dataclasses.replace(
         floor,
-        cpu_seconds=min(cpu, CEILING.cpu_seconds),
-        wall_seconds=min(wall, CEILING.wall_seconds),
+        cpu_seconds=_up_to(CEILING.cpu_seconds, cpu, floor.cpu_seconds),
+        wall_seconds=_up_to(CEILING.wall_seconds, wall, floor.wall_seconds),
     )
+
+
+def _up_to(ceiling: _Number, wanted: _Number, floor: _Number) -> _Number:
+    return max(floor, min(wanted, ceiling))
 
 
 def limited(program: Program, limits: Limits) -> Program:

@@ -33,7 +33,6 @@ from starsmith.evaluation.contract import (
     Benchmark,
     Candidate,
     Completion,
-    Limits,
     MissingDataError,
     Problem,
     Program,
@@ -435,7 +434,7 @@ def _described(checked: Preflight | None) -> dict[str, Any] | None:
         "num_references_passed": checked.num_references_passed,
         "num_empty_answers": checked.num_refutations,
         "num_empty_answers_failed": checked.num_refutations_failed,
-        "limits": asdict(Limits()),
+        "limits": asdict(checked.floor),
         "limit_per_reference_time": REFERENCE_FACTOR,
     }
 

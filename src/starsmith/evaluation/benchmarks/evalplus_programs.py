@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, pass_at_ks, verdict
-from starsmith.evaluation.contract import Candidate, Estimate, Problem, Program, RunResult, Score, content_key
+from starsmith.evaluation.contract import (
+    Candidate,
+    Estimate,
+    Limits,
+    Problem,
+    Program,
+    RunResult,
+    Score,
+    content_key,
+)
 
 FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
     "task_id": str,
@@ -37,6 +46,7 @@ _PLUS_FAILED: Final = "further tests: "
 class EvalPlus(SampledPrograms):
     """HumanEval+ or MBPP+."""
 
+    limits: ClassVar[Limits] = Limits()
     conversions: ClassVar[Mapping[str, str]] = {}
     """Problem to how its arguments are made of their JSON (`evalplus_driver.arguments`)."""
 
@@ -44,7 +54,8 @@ class EvalPlus(SampledPrograms):
         """One program for the original inputs, and one for the further ones where there are any."""
         parts = [problem.inputs["base_input"], list(problem.inputs["plus_input"])]
         conversion = self.conversions.get(problem.id, "")
-        return [_program(problem, candidate, inputs, conversion) for inputs in parts if inputs]
+        made = [_program(problem, candidate, inputs, conversion) for inputs in parts if inputs]
+        return [dataclasses.replace(program, limits=self.limits) for program in made]
 
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
         """Passes when both programs do; the detail says which did not."""

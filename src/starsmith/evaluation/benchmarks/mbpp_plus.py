@@ -21,6 +21,7 @@ from starsmith.evaluation.contract import (
     Check,
     Completion,
     DataSet,
+    Limits,
     Problem,
     Request,
     Sampling,
@@ -56,6 +57,8 @@ CONVERSIONS: Final = {f"Mbpp/{number}": name for name, numbers in _GROUPS.items(
 @dataclass(frozen=True, kw_only=True)
 class MbppPlus(EvalPlus):
     sampling: Sampling = PAPER
+    limits: ClassVar[Limits] = Limits(cpu_seconds=10.0, wall_seconds=30.0)
+    """Section 6.1."""
     conversions: ClassVar[Mapping[str, str]] = CONVERSIONS
 
     name: str = "mbpp_plus"
