@@ -132,11 +132,13 @@ class _Worker:
         with self._lock:
             try:
                 process = self._running()
-                assert process.stdin is not None
-                process.stdin.write(json.dumps(request).encode() + b"\n")
-                process.stdin.flush()
+                self._ask(process, request)
                 return RunResult(**self._read_answer(process, time.monotonic() + seconds))
-            except (OSError, ValueError) as error:  # ValueError: the pipe was closed by `stop`
+            except (
+                OSError,
+                ValueError,
+                subprocess.TimeoutExpired,
+            ) as error:  # ValueError: the pipe was closed by `stop`
                 self._clean()
                 return RunResult(ended="sandbox_error", detail=f"launcher: {error}")
 
@@ -204,6 +206,14 @@ class _Worker:
             str(self._scratch),
         ], interpreter.ENVIRONMENT
 
+    def _ask(self, process: "subprocess.Popen[bytes]", request: dict[str, Any]) -> None:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended(process) from None
+
     def _read_answer(self, process: "subprocess.Popen[bytes]", deadline: float) -> dict[str, Any]:
         assert process.stdout is not None
         fd = process.stdout.fileno()
@@ -213,17 +223,19 @@ class _Worker:
                 raise TimeoutError("no answer")
             data = os.read(fd, 1 << 20)
             if not data:
-                raise ConnectionError(f"ended with status {process.wait()}{self._last_words()}")
+                raise self._ended(process)
             self._pending += data
         line, self._pending = self._pending.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _last_words(self) -> str:
+    def _ended(self, process: "subprocess.Popen[bytes]") -> ConnectionError:
+        """The error of a launcher that is gone, with its last words."""
+        status = process.wait(timeout=_GRACE_SECONDS)
         assert self._errors is not None
         self._errors.seek(0)
         said = self._errors.read(_SHOWN_BYTES).decode(errors="replace").strip().splitlines()
-        return f": {said[-1]}" if said else ""
+        return ConnectionError(f"ended with status {status}{f': {said[-1]}' if said else ''}")
 
 
 def _request(program: Program, level: Level) -> tuple[dict[str, Any], float]:
