@@ -3,6 +3,9 @@
 A run passes when it ended by itself with status 0 and its output ends with the program's proof, which is
 written after the last test and depends on the whole program. So neither `sys.exit(0)` nor a printed word can
 stand in for passed tests.
+
+The proof lies in the program's own source, where code that knows this harness could read it: what runs in the process
+that reports cannot be kept from reporting. This holds off what models write, not what is written against us.
 """
 
 import re
