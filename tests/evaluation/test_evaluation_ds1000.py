@@ -12,6 +12,7 @@ from starsmith import recipe
 from starsmith.errors import InputError
 from starsmith.evaluation import references, runner, toolchains
 from starsmith.evaluation.benchmarks.ds1000 import DS1000, ENVIRONMENT, STOPS
+from starsmith.evaluation.contamination import HasTexts
 from starsmith.evaluation.contract import Candidate, Completion, Limits, MissingDataError, Problem, Score
 from starsmith.evaluation.sandbox.pool import Sandbox
 
@@ -113,6 +114,12 @@ def test_the_prompt_is_the_data_s_and_sampling_the_paper_s(ds1000: DS1000) -> No
     (asked,) = {(each.prompt, each.stop, each.temperature, each.top_p, each.max_new_tokens) for each in requests}
     assert asked == (ROWS[0]["prompt"], ("</code>", "# SOLUTION END", "<file_sep>"), 0.2, 0.95, 1024)
     assert asked[1] == STOPS
+
+
+def test_what_is_looked_for_in_a_corpus_ends_before_the_answer(ds1000: DS1000) -> None:
+    assert isinstance(ds1000, HasTexts)
+    (text,) = ds1000.texts(ds1000.load()[0])
+    assert text.startswith("Problem:\nGive sorted") and text.endswith("# put solution in this variable\n")
 
 
 @pytest.mark.parametrize(

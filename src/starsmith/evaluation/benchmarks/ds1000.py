@@ -12,6 +12,7 @@ those of the authors' environment file; without it the problems are skipped. `pa
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from starsmith.evaluation.contract import (
 ENVIRONMENT: Final = "ds1000"
 """Of `toolchains.ENVIRONMENTS`."""
 STOPS: Final = ("</code>", "# SOLUTION END", "<file_sep>")
+_PLACE_OF_ANSWER: Final = re.compile("SOLUTION START|BEGIN SOLUTION")
 _ENDS: Final = (*STOPS, "```", "\nEND SOLUTION")
 PAPER: Final = Sampling(samples=40, temperature=0.2, max_new_tokens=1024)
 """Section 6.3, with stops of the harness."""
@@ -72,6 +74,10 @@ class DS1000(SampledPrograms):
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         answer = continued("", completion.text, _ENDS)
         return Candidate(text=answer.replace("<code>", ""), completion=completion)
+
+    def texts(self, problem: Problem) -> list[str]:
+        """The question and the program that is given: what the paper's decontamination looks for."""
+        return [_PLACE_OF_ANSWER.split(problem.inputs["prompt"], maxsplit=1)[0]]
 
     def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
         told = {"tests": problem.inputs["tests"], "answer": candidate.text}
