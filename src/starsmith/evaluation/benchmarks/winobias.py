@@ -76,7 +76,9 @@ class WinoBias:
                     inputs = _parsed(line, occupations, f"{path}, line {number}")
                     problems.append(Problem(id=f"{kind}/{number:03d}/{side}", group=kind, inputs=inputs))
         if not problems:
-            raise InputError(f"{DATA.folder} holds no sentences")
+            raise InputError(
+                f"{self.data}/{DATA.folder} holds no sentences: put the files of the set there, whole"
+            )
         return sorted(problems, key=lambda problem: problem.id)
 
     def checks(self, problem: Problem) -> list[Check]:
