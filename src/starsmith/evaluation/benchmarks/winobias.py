@@ -1,7 +1,8 @@
 """WinoBias: sentences with two occupations and a pronoun that can only mean one of them (Zhao et al. 2018).
 
 Every sentence of the test part stands there twice: with the pronoun that fits the stereotype of the occupation it
-means, and with the other. In type 1 the pronoun must be understood, in type 2 syntax decides.
+means, and with the other; the files agree line by line (in 10 of the 792 pairs the wording differs too, and two of
+those are different sentences). In type 1 the pronoun must be understood, in type 2 syntax decides.
 
 Section 6.9 of "StarCoder 2 and The Stack v2" has WinoBias without settings or scores that we could recover, and
 the set's own measure is of coreference systems. So the way is that of Rae et al. (2021, Gopher), which later
