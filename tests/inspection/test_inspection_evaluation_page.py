@@ -127,6 +127,7 @@ def test_every_key_of_a_benchmark_reaches_the_page(key: str) -> None:
         "sampling": {"samples": "7,654,321"},
         "contamination": {"problems": {"p": {"path": "7,654,321"}}},
         "scorer": {"name": "7,654,321"},
+        "remarks": ["7,654,321"],
         "version": "7,654,321",
         "problems": "7,654,321",
     }
@@ -135,6 +136,13 @@ def test_every_key_of_a_benchmark_reaches_the_page(key: str) -> None:
         plain |= {"num_problems": 1, "num_available_problems": 2}
     assert "7,654,321" not in words(Page(render({"benchmarks": {"b": plain}})))
     assert "7,654,321" in words(Page(render({"benchmarks": {"b": {**plain, key: value}}}))), key
+
+
+def test_what_measured_nothing_is_no_zero() -> None:
+    nobody = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 0}
+    text = render({"benchmarks": {"b": {"estimates": {"excess_code": nobody}}}})
+    row = re.search(r"<td>excess_code</td>.*?</tr>", text)
+    assert row is not None and row[0].count("&ndash;") == 2 and 'class="tiles"' not in text
 
 
 def test_failures_open_with_prompt_completion_and_output(text: str, page: Page) -> None:

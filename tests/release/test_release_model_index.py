@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import evaluation_inputs
 import pytest
@@ -15,7 +16,7 @@ from starsmith.release.results_table import render_results
 RESULTS = evaluation_inputs.results()
 
 
-def single(name: str, value: float, metric: str = "pass@1") -> dict[str, object]:
+def single(name: str, value: float, metric: str = "pass@1") -> dict[str, Any]:
     estimate = {"value": value, "low": value, "high": value, "n": 1}
     return {"benchmarks": {name: {"estimates": {metric: estimate}}}}
 
@@ -80,6 +81,7 @@ def test_hostile_names_stay_scalars(name: str) -> None:
         ("humaneval_plus", "HumanEval+"),
         ("humaneval_infilling_random_span", "HumanEval infilling, random span"),
         ("humanevalfix_tests", "HumanEvalFix, tests"),
+        ("multipl_e_humaneval_lua", "MultiPL-E HumanEval, lua"),
         ("bits_per_byte", "bits per byte"),
     ],
 )
@@ -88,7 +90,17 @@ def test_benchmarks_have_the_names_that_people_know(name: str, title: str) -> No
     assert block["model-index"][0]["results"][0]["dataset"]["name"] == title
 
 
+def test_a_benchmark_of_one_part_names_it_once() -> None:
+    found = single("multipl_e_humaneval_lua", 0.5, metric="pass@1/lua")
+    [index] = yaml.safe_load(render_model_index(found, name="m"))["model-index"]
+    assert index["results"][0]["dataset"]["name"] == "MultiPL-E HumanEval, lua"
+    assert index["results"][0]["metrics"][0]["name"] == "pass@1"
+
+
 def test_nothing_measured_is_no_block() -> None:
+    nobody = single("humaneval", 0.0)
+    nobody["benchmarks"]["humaneval"]["estimates"]["pass@1"]["n"] = 0
+    assert render_model_index(nobody, name="m") == ""
     assert render_model_index(None, name="m") == "" == render_model_index({"benchmarks": {}}, name="m")
 
 
@@ -99,6 +111,7 @@ def test_the_table_has_the_terminal_s_rows() -> None:
     assert "| multipl\\_e\\_humaneval | pass@1/cpp |" in table and "| 0.15?? |" in table
     assert "| nothing | nothing was measured | - | - | 0 | - | - | - |" in table
     assert "pass@1 without contaminated problems: 0 \\(0 to" in table and "skipped: jl: no toolchain" in table
+    assert "CWE-89 by bandit 1.8: not comparable with CodeQL" in table
     assert "not run: ds1000" in table and "sandbox of level landlock" in table
     rows = MarkdownIt("commonmark").enable("table").render(table).count("<tr>")
     assert rows == 1 + sum(max(len(found["estimates"]), 1) for found in RESULTS["benchmarks"].values())

@@ -30,7 +30,7 @@ _SHOWN: Final = frozenset(
         "skipped", "num_skipped_problems", "published", "estimates", "group_estimates", "labels",
         "finish_reasons", "num_extraction_failures", "num_empty_completions", "num_cut_contexts", "excluded",
         "preflight", "examples", "sampling", "contamination", "estimates_without_contaminated",
-        "toolchains",
+        "toolchains", "remarks",
     }
 )  # fmt: skip
 _SHOWN_OF_ALL: Final = frozenset({"model", "seed", "sandbox", "absent", "benchmarks"})
@@ -68,6 +68,8 @@ class BenchmarkView:
     group_estimates: Mapping[str, Mapping[str, Estimate]]
     labels: Mapping[str, int]
     finish_reasons: Mapping[str, int]
+    remarks: Sequence[str]
+    """What the benchmark itself says of its numbers: an analyser, a scorer, what they do not compare with."""
     notes: Sequence[str]
     """What else could mislead, a sentence each."""
     skipped: Mapping[str, str]
@@ -133,7 +135,8 @@ def tiles(results: Mapping[str, Any] | None) -> list[Tile]:
     found = []
     for name, benchmark in ((results or {}).get("benchmarks") or {}).items():
         estimates: Mapping[str, Estimate] = benchmark["estimates"]
-        for metric in sorted(estimates, key=lambda metric: metric not in name)[:1]:
+        measured = [metric for metric in estimates if estimates[metric]["n"]]
+        for metric in sorted(measured, key=lambda metric: metric not in name)[:1]:
             estimate = estimates[metric]
             note = f"{metric}, {format_number(estimate['low'])} to {format_number(estimate['high'])}"
             value = format_number(estimate["value"])
@@ -160,7 +163,7 @@ def figures(results: Mapping[str, Any] | None) -> dict[str, Plot]:
     """The plots by name: `evaluation`, and `groups-N-M` and `labels-N` of the benchmark in place N."""
     drawn: dict[str, Plot] = {}
     views = benchmarks(results)
-    overview = [measure for view in views for measure in view.measures if _is_share_of_all(measure)]
+    overview = [measure for view in views for measure in view.wholes if _is_share(measure)]
     if len(overview) > 1:
         drawn["evaluation"] = _overview(overview)
     for view in views:
@@ -194,6 +197,7 @@ def _view(number: int, name: str, benchmark: Benchmark) -> BenchmarkView:
         group_estimates=grouped,
         labels=labels,
         finish_reasons=benchmark.get("finish_reasons") or {},
+        remarks=benchmark.get("remarks") or [],
         notes=list(_notes(benchmark)),
         skipped=benchmark.get("skipped") or {},
         excluded=benchmark.get("excluded") or {},
@@ -201,7 +205,7 @@ def _view(number: int, name: str, benchmark: Benchmark) -> BenchmarkView:
         published=benchmark.get("published") or [],
         contamination=benchmark.get("contamination") or {},
         asked=facts(_asked(benchmark)),
-        others=[(key, facts(value)) for key, value in benchmark.items() if key not in _SHOWN],
+        others=[(key, facts(value)) for key, value in benchmark.items() if key not in _SHOWN and value],
         num_failures=sum(count for label, count in labels.items() if label not in NO_FAILURE),
     )
 
@@ -259,9 +263,9 @@ def _facts(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, str(value)
 
 
-def _is_share_of_all(measure: Measure) -> bool:
+def _is_share(measure: Measure) -> bool:
     found = measure.estimate
-    return "/" not in measure.metric and found["n"] > 0 and found["low"] >= 0 and found["high"] <= 1
+    return bool(found["n"] > 0 and found["low"] >= 0 and found["high"] <= 1)
 
 
 def _overview(measures: Sequence[Measure]) -> Plot:

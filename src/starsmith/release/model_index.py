@@ -55,8 +55,9 @@ def _entries(results: Mapping[str, Any]) -> Iterator[list[str]]:
         identifier, title = _dataset(name)
         parts: dict[str, list[str]] = defaultdict(list)
         for metric, estimate in benchmark["estimates"].items():
-            kind, _, part = metric.partition("/")
-            parts[part] += _metric(kind, estimate["value"])
+            if estimate["n"]:
+                kind, _, part = metric.partition("/")
+                parts["" if name.endswith(f"_{part}") else part] += _metric(kind, estimate["value"])
         for part, metrics in parts.items():
             yield [
                 "  - task:",

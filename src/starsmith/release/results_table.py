@@ -34,8 +34,8 @@ def _rows(name: str, benchmark: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "benchmark": name,
             "metric": metric,
-            "value": f"{estimate['value']:.4g}",
-            "interval": f"{estimate['low']:.4g} to {estimate['high']:.4g}",
+            "value": f"{estimate['value']:.4g}" if estimate["n"] else "-",
+            "interval": f"{estimate['low']:.4g} to {estimate['high']:.4g}" if estimate["n"] else "-",
             "n": estimate["n"],
             "published": [
                 f"{row['value']:.4g}{_MARKS.get(row['certainty'], '')}" if row else "-" for row in beside
@@ -58,6 +58,8 @@ def _notes(results: Mapping[str, Any]) -> Iterator[str]:
         where = "without a sandbox" if sandbox["level"] == "none" else f"in a sandbox of level {sandbox['level']}"
         yield f"generated programs ran {where}"
     for name, benchmark in (results.get("benchmarks") or {}).items():
+        for remark in benchmark.get("remarks") or ():
+            yield f"{name}: {remark}"
         if groups := benchmark.get("groups"):
             yield f"{name}: over " + ", ".join(f"{group} ({count})" for group, count in groups.items())
         if (asked := benchmark.get("num_problems")) != (available := benchmark.get("num_available_problems")):
