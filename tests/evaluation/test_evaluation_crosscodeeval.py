@@ -64,6 +64,7 @@ def test_the_prompt_is_the_authors(tmp_path: Path) -> None:
     assert [benchmark.requests(problems[n])[0].context for n in (0, 2)] == [("",), ("",)]
     assert request.max_prompt_tokens == MAX_PROMPT_TOKENS == 3_434
     assert (request.max_new_tokens, request.temperature, request.top_p) == (50, 0.2, 0.95)
+    assert benchmark.texts(problems[0]) == [f"{PROMPT}Cart(items)"]
     alone = replace(benchmark, retrieval="none")
     with pytest.raises(MissingDataError, match=r"line_completion\.jsonl"):
         alone.load()

@@ -388,7 +388,7 @@ def test_the_prompt_is_a_training_document_that_ends_before_the_line() -> None:
         "repository": "someone/shop",
         "path": "shop/order.py",
         "files": [{"path": "shop/cart.py", "text": "class Cart: ...\n"}],
-        "before": "from shop.cart import Cart\n",
+        "prompt": "from shop.cart import Cart\n",
         "middle": "cart = Cart()",
         "words": "python",
     }
@@ -402,6 +402,7 @@ def test_the_prompt_is_a_training_document_that_ends_before_the_line() -> None:
         "<repo_name>someone/shop<file_sep>shop/cart.py\nclass Cart: ...\n<file_sep>shop/order.py\n"
         "from shop.cart import Cart\n"
     )
+    assert benchmark.texts(problem) == ["from shop.cart import Cart\ncart = Cart()"]
     assert request.context_share == 0.5 and "<file_sep>" in request.stop and request.temperature == 0.0
     answers = {
         "\n# so\n  cart  =  Cart()\nmore": ("pass", 0.93, True),

@@ -42,6 +42,8 @@ STOPS: Final = ("<|endoftext|>", "<file_sep>")
 MAX_CHARS: Final = 4_096
 """Of a completion that is looked at: far more than the longest that is asked for, and little enough for
 algorithms that are quadratic."""
+NUM_SEARCHED_LINES: Final = 10
+"""Looked for in a model's training corpus."""
 _LINE_COMMENTS: Final = {"python": "#"}
 _BLOCK_COMMENTS: Final = {"python": (('"""', "'''"), ('"""', "'''"))}
 _STRING: Final = re.compile(r'"([^"\\]*(\\.[^"\\]*)*)"|\'([^\'\\]*(\\.[^\'\\]*)*)\'')
@@ -80,7 +82,8 @@ KEYWORDS: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LineCompletion(ABC):
-    """A benchmark whose problems hold the reference as `middle`, and that only compares."""
+    """A benchmark that only compares; its problems hold the file up to the reference as `prompt`, and that as
+    `middle`."""
 
     data: Path | None = None
     """The folder of all data sets."""
@@ -98,6 +101,11 @@ class LineCompletion(ABC):
             Check(candidate=Candidate(text=problem.inputs["middle"]), passes=True),
             Check(candidate=Candidate(text=""), passes=False),
         ]
+
+    def texts(self, problem: Problem) -> list[str]:
+        """The reference with the lines before it: alone it may be anyone's."""
+        lines = (problem.inputs["prompt"] + problem.inputs["middle"]).split("\n")
+        return ["\n".join(lines[-NUM_SEARCHED_LINES:])]
 
     def asked(self, request: Request) -> list[Request]:
         """The question once for each sample."""
