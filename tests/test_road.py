@@ -93,6 +93,14 @@ def inside(road: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return road
 
 
+def test_the_report_points_to_the_evaluation_s_own_page(road: Path) -> None:
+    run = road / "runs" / "small"
+    assert 'href="evaluation.html"' in (run / "report.html").read_text()
+    page = (run / "evaluation.html").read_text()
+    assert "humaneval" in page and '<details class="answer">' in page
+    assert "model-index:" in (run / "model" / "README.md").read_text()
+
+
 def test_a_second_run_says_that_nothing_is_to_do(road: Path) -> None:
     assert "nothing to do: all" in starsmith(road, "run", "small.toml").stdout
     assert "nothing to do: all" in starsmith(road, "plan", "small.toml").stdout
