@@ -2,6 +2,7 @@
 
 A benchmark whose references do not all pass, or whose wrong answers do, says nothing about a model until it is
 known why. This is what to run after a change of machine, toolchain or data. `references.json` holds the table.
+All sets take minutes: verdicts are kept as they come, so a run that was killed goes on where it stopped.
 """
 
 import json
@@ -43,6 +44,8 @@ class References:
     rows: tuple[Row, ...]
     skipped: dict[str, dict[str, str]]
     """Benchmark to language to the line that installs its toolchain."""
+    num_skipped: dict[str, int]
+    """Benchmark to problems in those languages; they are not in `rows`."""
     absent: dict[str, str]
     """Benchmark to what file is missing."""
     sandbox: str | None
@@ -87,6 +90,7 @@ def check(
     found = References(
         rows=tuple(rows),
         skipped={entry.benchmark.name: dict(entry.skipped) for entry in loaded if entry.skipped},
+        num_skipped={entry.benchmark.name: entry.num_skipped for entry in loaded if entry.skipped},
         absent=absent,
         sandbox=described["level"] if described else None,
     )

@@ -7,7 +7,7 @@ compared with a second source, and those that are doubtful.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from starsmith.evaluation.comparison import Comparison
@@ -45,7 +45,7 @@ def results(found: Mapping[str, Any]) -> Iterator[Table | Text]:
 def references(found: References) -> Iterator[Table | Text]:
     """What `references.check` returned."""
     table = Table(
-        "benchmark",
+        Column("benchmark", overflow="fold"),
         "group",
         "problems",
         "references passed",
@@ -68,8 +68,9 @@ def references(found: References) -> Iterator[Table | Text]:
         for problem, reason in row.excluded.items():
             yield Text(f"{row.benchmark}: {problem}: {reason}")
     for name, languages in found.skipped.items():
+        yield Text(f"skipped: {found.num_skipped[name]} problems of {name}, for want of a toolchain:")
         for language, install in languages.items():
-            yield Text(f"skipped: {name} in {language}: no toolchain; {install}")
+            yield Text(f"  {language}: {install}")
     for name, reason in found.absent.items():
         yield Text(f"not run: {name}: {reason}")
 
