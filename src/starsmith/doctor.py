@@ -87,14 +87,15 @@ def _toolchains() -> list[Finding]:
     """A line for each language of generated programs; an absent one costs only the problems in it."""
     from starsmith.evaluation import toolchains
 
-    chains = [toolchains.find(name) for name in (*toolchains.TOOLCHAINS, *toolchains.ENVIRONMENTS)]
+    names = (*toolchains.TOOLCHAINS, toolchains.RUST_WITH_CRATES, *toolchains.ENVIRONMENTS, *toolchains.TOOLS)
+    chains = [toolchains.find(name) for name in names]
     with ThreadPoolExecutor() as threads:
         versions = list(threads.map(lambda chain: chain.version(), chains))
     return [
         Finding(
             name=f"toolchain {chain.title}",
             good=version is not None,
-            detail=version or f"its problems are skipped; {chain.install}",
+            detail=version or f"what needs it is skipped; {chain.install}",
         )
         for chain, version in zip(chains, versions, strict=True)
     ]

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -127,6 +128,14 @@ class Contexts:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def _marked(self, text: str, marks: tuple[str, ...]) -> list[int]:
+        """Text in which `marks` are tokens; a foreign tokenizer that lacks one reads its name as text."""
+        known = {name: token for name in marks if (token := self._tokenizer.token_to_id(name)) is not None}
+        if not known:
+            return self.encode(text)
+        parts = re.split("(" + "|".join(map(re.escape, known)) + ")", text)
+        return [token for part in parts for token in ([known[part]] if part in known else self.encode(part))]
+
     def _before(self, request: Request) -> list[int]:
         """Leading special tokens; a foreign tokenizer that lacks one gets its end-of-text token there."""
         return [self._token(name) for name in request.before]
@@ -149,14 +158,14 @@ class Contexts:
         room = min(room, request.max_input_tokens or room)
         pieces = self._pieces(request)
         num_context = sum(map(len, pieces))
-        prefix, suffix = self.encode(request.prompt), self.encode(request.suffix or "")
+        prefix, suffix = self._marked(request.prompt, request.marks), self.encode(request.suffix or "")
         num_kept = min(len(prefix) + len(suffix), request.max_prompt_tokens or room)
         num_kept = min(num_kept, room - min(num_context, int(room * request.context_share)))
         num_prefix, num_suffix = share_room(len(prefix), len(suffix), num_kept)
         num_cut = len(prefix) + len(suffix) - num_kept
         if num_context <= room - num_kept:
             context = [token for piece in pieces for token in piece]
-            whole = self.encode("".join((*request.context, request.prompt)))
+            whole = self._marked("".join((*request.context, request.prompt)), request.marks)
             if not (num_cut or request.separator or request.suffix is not None) and len(whole) <= room:
                 # As one text, since a token may reach from the context into the prompt.
                 context, prefix, num_prefix = [], whole, len(whole)
@@ -207,7 +216,8 @@ class Contexts:
         if request.target is None:
             raise TypeError("a request without a target has no likelihood")
         pieces = [token for piece in self._pieces(request) for token in piece]
-        context = (self._before(request) + pieces + self.encode(request.prompt)) or [self._eos_token_id]
+        prompt = self._marked(request.prompt, request.marks)
+        context = (self._before(request) + pieces + prompt) or [self._eos_token_id]
         target = self.encode(request.target)
         tokens = torch.tensor(context + target, device=device)
         bits = 0.0

@@ -118,6 +118,8 @@ class Request:
     context_share: float = 0.0
     """Of the room, kept for the context if it needs so much; with 0 the prompt is served first."""
     prompt: str = ""
+    marks: tuple[str, ...] = ()
+    """Special tokens by name that are tokens where they stand in the prompt; all other text stays text."""
     max_prompt_tokens: int = 0
     """Of the prompt alone; 0 for as many as fit."""
     max_input_tokens: int = 0

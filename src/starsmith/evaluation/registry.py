@@ -62,6 +62,19 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
         )
         for part in ("single_line", "multi_line", "random_span", "random_span_light")
     },
+    "humanevalfix": Entry(module="humanevalfix", kind="HumanEvalFix"),
+    **{
+        f"humanevalfix_{style}": Entry(
+            module="humanevalfix", kind="HumanEvalFix", fields={"style": style}, in_paper=False
+        )
+        for style in ("commit", "instruct")
+    },
+    **{
+        f"humanevalfix_{language}": Entry(
+            module="humanevalfix", kind="HumanEvalFix", fields={"language": language}, by_name_only=True
+        )
+        for language in ("cpp", "go", "java", "js", "python", "rust")
+    },
     **{
         f"multipl_e_{part}": Entry(module="multipl_e", kind="MultiplE", fields={"part": part})
         for part in ("humaneval", "mbpp")

@@ -36,6 +36,9 @@ Command = tuple[str, ...]
 
 ENVIRONMENTS_VARIABLE: Final = "STARSMITH_ENVIRONMENTS"
 """Names the folder that holds the named Python environments."""
+RUST_WITH_CRATES: Final = "rs_crates"
+CRATES: Final = ("md5", "rand", "regex")
+DEBIAN_CRATES: Final = "apt-get install cargo librust-md5-dev librust-regex-dev"
 COMPILING: Final = Limits(
     cpu_seconds=60.0,
     wall_seconds=180.0,
@@ -156,6 +159,8 @@ def find(language: str) -> Toolchain:
         return known
     if language in ENVIRONMENTS:
         return python_environment(language, environments_folder() / language)
+    if language == RUST_WITH_CRATES:
+        return rust_with_crates(environments_folder() / language)
     raise InputError(
         f"no toolchain for {language!r}; known are {', '.join(TOOLCHAINS)} and the environments "
         f"{', '.join(ENVIRONMENTS)}"
@@ -211,6 +216,28 @@ def python_environment(name: str, folder: Path) -> Toolchain:
             ("MPLCONFIGDIR", "{work}"),
         ),
     )
+
+
+def rust_with_crates(folder: Path) -> Toolchain:
+    """Rust with the libraries that `rust_crates` built in a folder, for the compiler that is installed."""
+    rust = TOOLCHAINS["rs"]
+    libraries = [("--extern", f"{name}={folder}/lib{name}.rlib") for name in CRATES]
+    return replace(
+        rust,
+        language=RUST_WITH_CRATES,
+        title="Rust with the crates of HumanEvalPack",
+        install=f"{DEBIAN_CRATES} && {sys.executable} -m starsmith.evaluation.rust_crates",
+        executables=("rustc", str(crates_ready(folder, rust.version() or "none"))),
+        makes_commands=_rust(
+            "-L", f"dependency={folder}/target/release/deps", *(word for pair in libraries for word in pair)
+        ),
+        folders=(str(folder),),
+    )
+
+
+def crates_ready(folder: Path, version: str) -> Path:
+    """The file that says for which compiler the crates in a folder were built."""
+    return folder / f"built-for-{version}"
 
 
 @cache
@@ -287,6 +314,10 @@ def _cpp(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
     """Linked with OpenSSL where it is there: a problem on digests uses it."""
     libraries = ("-lcrypto",) if Path("/usr/include/openssl/md5.h").exists() else ()
     return _compiled("-std=c++17", "-w", "{entry}", "-o", "{work}/main", *libraries)(paths, files)
+
+
+def _rust(*options: str) -> Callable[[tuple[str, ...], tuple[str, ...]], tuple[Command, ...]]:
+    return _compiled("--edition=2021", "-A", "warnings", *_SYSTEM_LINKER, *options, "{entry}", "-o", "{work}/main")
 
 
 def _all(files: tuple[str, ...], suffix: str) -> Command:
@@ -493,9 +524,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="Rust",
                 install="apt-get install rustc",
                 executables=("rustc",),
-                makes_commands=_compiled(
-                    "--edition=2021", "-A", "warnings", *_SYSTEM_LINKER, "{entry}", "-o", "{work}/main"
-                ),
+                makes_commands=_rust(),
                 num_own_threads=1,
             ),
             Toolchain(

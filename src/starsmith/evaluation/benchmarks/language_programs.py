@@ -18,11 +18,24 @@ that fails is called wrong too; that is the only ambiguity, and no label but `pa
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from starsmith.evaluation.contract import Label, Limits, Problem, Program, RunResult, Score, content_key
+from starsmith.evaluation.benchmarks.python_programs import pass_at_ks
+from starsmith.evaluation.contract import (
+    Estimate,
+    Label,
+    Limits,
+    Problem,
+    Program,
+    RunResult,
+    Score,
+    content_key,
+)
+from starsmith.evaluation.statistics import bootstrap_ratio, pass_at_k
+from starsmith.evaluation.toolchains import RUST_WITH_CRATES
 from starsmith.evaluation.verdicts import judge as judge_python
 from starsmith.evaluation.verdicts import proved_program
 
@@ -48,18 +61,26 @@ class Language:
     """Files beside the entry, from its text and the proof."""
 
 
-def tested(language: str, candidate: str, tests: str, files: Sequence[tuple[str, str]] = ()) -> Program:
+def tested(
+    language: str,
+    candidate: str,
+    tests: str,
+    *,
+    form: "Language | None" = None,
+    files: Sequence[tuple[str, str]] = (),
+) -> Program:
     """A program of a candidate and its tests, which proves that they passed.
 
     Args:
-        language: by MultiPL-E's short name, or `python`.
+        language: by the name of its toolchain.
         candidate: all that stands before the tests.
-        tests: in the form of their benchmark.
+        tests: what is run after it.
+        form: of the tests; None for MultiPL-E's.
         files: libraries beside the entry.
     """
     if language == "python":
         return proved_program(f"{candidate}\n{tests}")
-    known, proof = LANGUAGES[language], content_key(language, candidate, tests)
+    known, proof = form or LANGUAGES[language], content_key(language, candidate, tests)
     source = f"{candidate}\n{known.prove(tests.rstrip(), proof)}\n"
     entry = (known.file, source)
     return Program(
@@ -103,18 +124,54 @@ def verdict(problem: Problem, sample: int, program: Program, result: RunResult) 
     )
 
 
+def estimates(scores: Sequence[Score], ks: Sequence[int], *, seed: int) -> dict[str, Estimate]:
+    """`pass@k/LANGUAGE` of each group, and of several their mean, `pass@k/mean(...)`, which names its members."""
+    by_language: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        by_language[score.group].append(score)
+    found = {
+        f"{name}/{language}": estimate
+        for language, own in sorted(by_language.items())
+        for name, estimate in pass_at_ks(own, ks, seed=seed).items()
+    }
+    members = ",".join(sorted(by_language))
+    for k in ks:
+        if len(by_language) > 1 and all(f"pass@{k}/{language}" in found for language in by_language):
+            found[f"pass@{k}/mean({members})"] = mean_of_languages(by_language, k, seed=seed)
+    return found
+
+
+def mean_of_languages(by_language: Mapping[str, Sequence[Score]], k: int, *, seed: int) -> Estimate:
+    """The mean of the languages' pass@k, as one ratio over original problems.
+
+    A problem's name after its language is the original's. A language of n problems gives each of them the weight
+    1/n, so that every language weighs the same.
+    """
+    values: dict[str, float] = defaultdict(float)
+    weights: dict[str, float] = defaultdict(float)
+    for own in by_language.values():
+        passed: dict[str, list[bool]] = defaultdict(list)
+        for score in own:
+            passed[score.problem.split("/", 1)[1]].append(score.label == "pass")
+        for original, samples in passed.items():
+            values[original] += pass_at_k(len(samples), sum(samples), k) / len(passed)
+            weights[original] += 1 / len(passed)
+    originals = sorted(values)
+    return bootstrap_ratio([values[name] for name in originals], [weights[name] for name in originals], seed=seed)
+
+
 def _line(text: str, place: int) -> str:
     """The line at a place, without addresses and folders that differ from run to run."""
     line = text[text.rfind("\n", 0, place) + 1 :].split("\n", 1)[0].strip()
     return re.sub(r"0x[0-9a-f]{6,}", "0x...", line)[:MAX_DETAIL_CHARS]
 
 
-def _then(statement: str) -> Callable[[str, str], str]:
+def then(statement: str) -> Callable[[str, str], str]:
     """`statement` after the tests, with PROOF replaced."""
     return lambda tests, proof: f"{tests}\n{statement.replace('PROOF', proof)}"
 
 
-def _inside(statement: str, num_braces: int) -> Callable[[str, str], str]:
+def inside(statement: str, num_braces: int) -> Callable[[str, str], str]:
     """`statement` at the end of the block that `num_braces` closing braces before the end closes."""
 
     def prove(tests: str, proof: str) -> str:
@@ -132,7 +189,7 @@ def _d(tests: str, proof: str) -> str:
     """At the end of the `unittest` block, which `void main(){}` follows."""
     block, end, rest = tests.rpartition("void main()")
     statement = '{ static import core.stdc.stdio; core.stdc.stdio.printf("\\nPROOF\\n"); }'
-    return _inside(statement, 1)(block, proof) + end + rest if end else tests
+    return inside(statement, 1)(block, proof) + end + rest if end else tests
 
 
 def _c_sharp(tests: str, proof: str) -> str:
@@ -148,7 +205,7 @@ def _c_sharp(tests: str, proof: str) -> str:
         "System.Diagnostics.Trace.Listeners.Clear(); System.Diagnostics.Trace.Listeners.Add(new FailedTest());"
     )
     main = re.sub(r"(static void Main\(.*?\) *\{)", lambda found: f"{found[1]}\n    {listens}", tests, count=1)
-    return _inside('System.Console.WriteLine("\\nPROOF");', 2)(main, proof) + f"\n{listener}"
+    return inside('System.Console.WriteLine("\\nPROOF");', 2)(main, proof) + f"\n{listener}"
 
 
 def _go_main(source: str, proof: str) -> tuple[tuple[str, str], ...]:
@@ -179,7 +236,8 @@ def _ruby(tests: str, proof: str) -> str:
 
 def _racket(tests: str, proof: str) -> str:
     body = tests.removesuffix("(test-humaneval)")
-    raises = '(lambda (failure) (raise-user-error \'test "a check failed"))'
+    failed = '(raise-user-error \'test "a check failed")'
+    raises = f"(lambda (failure) (if (exn:test:check? failure) {failed} (raise failure)))"
     return f'{body}\n(parameterize ([current-check-handler {raises}]) (test-humaneval))\n(display "\\n{proof}\\n")'
 
 
@@ -193,7 +251,7 @@ _NODE_WRONG: Final = r"^AssertionError|^Uncaught AssertionError|AssertionError \
 LANGUAGES: Final[dict[str, Language]] = {
     "cpp": Language(
         file="main.cpp",
-        prove=_inside('fflush(0); puts("\\nPROOF"); fflush(0);', 1),
+        prove=inside('fflush(0); puts("\\nPROOF"); fflush(0);', 1),
         wrong=r"Assertion `.*' failed",
     ),
     "cs": Language(file="main.cs", prove=_c_sharp, wrong=r"a test failed"),
@@ -206,18 +264,18 @@ LANGUAGES: Final[dict[str, Language]] = {
     ),
     "java": Language(
         file="Problem.java",
-        prove=_inside('System.out.println("\\nPROOF"); System.out.flush();', 2),
+        prove=inside('System.out.println("\\nPROOF"); System.out.flush();', 2),
         wrong=r"java\.lang\.AssertionError",
     ),
     "jl": Language(
         file="main.jl",
-        prove=_then('println("\\nPROOF")'),
+        prove=then('println("\\nPROOF")'),
         wrong=r"Test Failed at",
         invalid=r"ParseError|syntax: ",
     ),
     "js": Language(
         file="main.js",
-        prove=_then('process.stdout.write("\\nPROOF\\n");'),
+        prove=then('process.stdout.write("\\nPROOF\\n");'),
         wrong=_NODE_WRONG,
         invalid=r"^SyntaxError: .*\n(?:.*\n)?\s+at (?:wrapSafe|internalCompileFunction)",
     ),
@@ -229,19 +287,19 @@ LANGUAGES: Final[dict[str, Language]] = {
     ),
     "php": Language(
         file="main.php",
-        prove=_then('echo "\\nPROOF\\n";'),
+        prove=then('echo "\\nPROOF\\n";'),
         wrong=r"Test failed!",
         invalid=r"Parse error: ",
     ),
     "pl": Language(
         file="main.pl",
-        prove=_then('print "\\nPROOF\\n";'),
+        prove=then('print "\\nPROOF\\n";'),
         wrong=r"\A(?:ok!)*\Z|\Aended with status 1\Z",
         invalid=r"syntax error at |aborted due to compilation|had compilation errors|Missing right curly",
     ),
     "r": Language(
         file="main.r",
-        prove=_then('cat("\\nPROOF\\n")'),
+        prove=then('cat("\\nPROOF\\n")'),
         wrong=r"is not TRUE",
         invalid=r"^Error: (?:unexpected |incomplete )|^Error in file\(|^Error: object .*\n.*unexpected",
     ),
@@ -259,28 +317,29 @@ LANGUAGES: Final[dict[str, Language]] = {
     ),
     "rs": Language(
         file="main.rs",
-        prove=_inside('println!("\\nPROOF");', 1),
+        prove=inside('println!("\\nPROOF");', 1),
         wrong=r"assertion (?:`.*` )?failed",
     ),
     "scala": Language(
         file="Problem.scala",
-        prove=_inside('println("\\nPROOF")', 2),
+        prove=inside('println("\\nPROOF")', 2),
         wrong=r"java\.lang\.AssertionError",
     ),
     "sh": Language(
         file="main.sh",
-        prove=_then("printf '\\nPROOF\\n' ''"),
+        prove=then("printf '\\nPROOF\\n' ''"),
         wrong=r"\Aended with status 1\Z",
         invalid=r"syntax error|unexpected end of file|unexpected EOF",
     ),
     "swift": Language(
         file="main.swift",
-        prove=_then('print("\\nPROOF")'),
+        prove=then('print("\\nPROOF")'),
         wrong=r"Assertion failed",
     ),
     "ts": Language(
         file="main.ts",
-        prove=_then('require("node:fs").writeSync(1, "\\nPROOF\\n");'),
+        prove=then('require("node:fs").writeSync(1, "\\nPROOF\\n");'),
         wrong=_NODE_WRONG,
     ),
 }
+LANGUAGES[RUST_WITH_CRATES] = LANGUAGES["rs"]

@@ -22,13 +22,12 @@ Go's tests without vet, D with LDC, C# with Mono's own compiler.
 Python belongs to the files but is no translation: it can be asked for by itself and is no member of the mean.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from starsmith.evaluation.benchmarks import language_programs
-from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, pass_at_ks, read_rows
+from starsmith.evaluation.benchmarks.python_programs import SampledPrograms, read_rows
 from starsmith.evaluation.contract import (
     Candidate,
     Check,
@@ -43,7 +42,6 @@ from starsmith.evaluation.contract import (
     Score,
     cut_at_stop,
 )
-from starsmith.evaluation.statistics import bootstrap_ratio, pass_at_k
 
 LANGUAGES: Final = (
     *("cpp", "cs", "d", "go", "java", "jl", "js", "lua", "php", "pl", "r", "rb", "rkt", "rs", "scala", "sh"),
@@ -132,23 +130,7 @@ class MultiplE(SampledPrograms):
         return language_programs.verdict(problem, sample, self.programs(problem, candidate)[0], results[0])
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
-        """`pass@k/LANGUAGE` of each, and of several their mean, `pass@k/mean(...)`."""
-        by_language: dict[str, list[Score]] = defaultdict(list)
-        for score in scores:
-            by_language[score.group].append(score)
-        estimates = {
-            f"{name}/{language}": estimate
-            for language, own in sorted(by_language.items())
-            for name, estimate in pass_at_ks(own, self.ks, seed=seed).items()
-        }
-        if len(by_language) > 1:
-            means = [
-                (f"pass@{k}/mean({','.join(sorted(by_language))})", mean_of_languages(by_language, k, seed=seed))
-                for k in self.ks
-                if all(f"pass@{k}/{language}" in estimates for language in by_language)
-            ]
-            estimates |= dict(means)
-        return estimates
+        return language_programs.estimates(scores, self.ks, seed=seed)
 
     def _rows(self, language: str) -> list[Problem]:
         stem = f"{self.part}-{language}.jsonl"
@@ -157,24 +139,6 @@ class MultiplE(SampledPrograms):
             {"name": str, "prompt": str, "tests": str, "stop_tokens": list},
         )
         return [Problem(id=f"{language}/{row['name']}", group=language, inputs=row) for row in rows]
-
-
-def mean_of_languages(by_language: dict[str, list[Score]], k: int, *, seed: int) -> Estimate:
-    """The mean of the languages' pass@k, as one ratio over original problems.
-
-    A language of n problems gives each of them the weight 1/n, so that every language weighs the same.
-    """
-    values: dict[str, float] = defaultdict(float)
-    weights: dict[str, float] = defaultdict(float)
-    for own in by_language.values():
-        passed: dict[str, list[bool]] = defaultdict(list)
-        for score in own:
-            passed[score.problem.split("/", 1)[1]].append(score.label == "pass")
-        for original, samples in passed.items():
-            values[original] += pass_at_k(len(samples), sum(samples), k) / len(passed)
-            weights[original] += 1 / len(passed)
-    originals = sorted(values)
-    return bootstrap_ratio([values[name] for name in originals], [weights[name] for name in originals], seed=seed)
 
 
 def _stops(problem: Problem) -> tuple[str, ...]:
