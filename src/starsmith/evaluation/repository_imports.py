@@ -121,7 +121,7 @@ def analyse(sources: Sequence[Source], go_modules: Mapping[str, str]) -> dict[st
     """Every file that parses, by path. Call it inside `syntax.with_large_stack`.
 
     Args:
-        sources: of one repository, in languages of `GRAMMARS`.
+        sources: of one repository, in languages of `GRAMMARS`, none longer than `syntax.MAX_BYTES`.
         go_modules: the texts of its go.mod files by path.
     """
     parsed = {source.path: found for source in sources if (found := _parse(source)) is not None}
@@ -294,11 +294,8 @@ def _through_packages(analysis: Analysis, analyses: Mapping[str, Analysis]) -> A
 
 
 def _parse(source: Source) -> _Parsed | None:
-    """None where the text has a syntax error, or is longer than `syntax.MAX_BYTES`."""
-    data = source.text.encode()
-    if len(data) > syntax.MAX_BYTES:
-        return None
-    root = syntax.parse(data, GRAMMARS[source.language]).root_node
+    """None where the text has a syntax error."""
+    root = syntax.parse(source.text.encode(), GRAMMARS[source.language]).root_node
     if root.has_error:
         return None
     parsed = _Parsed()

@@ -29,6 +29,7 @@ from starsmith.sources.urls import is_remote
 
 _MAX_LINE_CHARS: Final = 1_000
 """A file with a longer line is taken for data or minified, whatever its name; The Stack v2's limit is wider."""
+_TOO_LONG: Final = f"longer than {syntax.MAX_BYTES // 1024} KiB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,38 +137,42 @@ def _read(place: str) -> _Read:
         raise InputError(f"{place} is not on this machine; clone it (git clone --depth 1) and name its folder")
     limits, cache = Limits(), Path()
     [target] = sources.resolve(GitSource(type="git", url=place), cache=cache, limits=limits)
-    files: list[SourceFile] = []
+    files: list[Source] = []
+    go_modules: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     name = revision = ""
     for arrival in sources.read(target, cache=cache, limits=limits):
         if isinstance(arrival, SourceFile):
-            files.append(arrival)
+            path = arrival.path.removeprefix("/")
+            if path.rpartition("/")[2] == GO_MODULE:
+                go_modules[path] = arrival.data.decode(errors="replace")
+            elif isinstance(source := _source(path, arrival.data), Source):
+                files.append(source)
+            else:
+                dropped[source] += 1
         elif isinstance(arrival, OversizedFile):
-            dropped["too large"] += 1
+            dropped[_TOO_LONG] += 1
         elif isinstance(arrival, Incident):
             dropped[f"not read: {arrival.kind}"] += 1
         elif isinstance(arrival, Repository):
             name, revision = arrival.repo_name, arrival.revision_id or ""
-    kept: list[Source] = []
-    go_modules: dict[str, str] = {}
-    flags = path_flags([file.path.removeprefix("/") for file in files])
-    for file, (is_vendored, _) in zip(files, flags, strict=True):
-        path = file.path.removeprefix("/")
-        base = path.rpartition("/")[2]
-        try:
-            text = file.data.decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError:
-            dropped["not UTF-8"] += 1
-            continue
-        language = language_of(base, file.data)
-        if base == GO_MODULE:
-            go_modules[path] = text
-        elif language is None or language not in GRAMMARS:
-            dropped["no language that is asked for"] += 1
-        elif is_vendored:
-            dropped["vendored"] += 1
-        elif is_generated(base, file.data) or max(map(len, text.split("\n"))) > _MAX_LINE_CHARS:
-            dropped["generated, minified or data"] += 1
-        else:
-            kept.append(Source(path, language, text))
-    return _Read(name=name, revision=revision, files=kept, go_modules=go_modules, dropped=dropped)
+    return _Read(name=name, revision=revision, files=files, go_modules=go_modules, dropped=dropped)
+
+
+def _source(path: str, data: bytes) -> Source | str:
+    """A file that can be asked for, or why it cannot."""
+    base = path.rpartition("/")[2]
+    language = language_of(base, data)
+    if language is None or language not in GRAMMARS:
+        return "no language that is asked for"
+    if path_flags([path])[0][0]:
+        return "vendored"
+    if len(data) > syntax.MAX_BYTES:
+        return _TOO_LONG
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    if is_generated(base, data) or max(map(len, text.split("\n"))) > _MAX_LINE_CHARS:
+        return "generated, minified or data"
+    return Source(path, language, text)
