@@ -71,7 +71,7 @@ def test_hostile_names_stay_scalars(name: str) -> None:
     [index] = yaml.safe_load(render_model_index(single(name, 0.5, metric=name), name=name))["model-index"]
     assert index["name"] == name
     dataset, metric = index["results"][0]["dataset"], index["results"][0]["metrics"][0]
-    assert dataset["type"] == name and metric["name"] == name.partition("/")[0]
+    assert dataset["type"] == name and metric["name"] == name
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,13 @@ def test_a_benchmark_of_one_part_names_it_once() -> None:
     [index] = yaml.safe_load(render_model_index(found, name="m"))["model-index"]
     assert index["results"][0]["dataset"]["name"] == "MultiPL-E HumanEval, lua"
     assert index["results"][0]["metrics"][0]["name"] == "pass@1"
+
+
+def test_a_measure_that_is_no_part_s_keeps_its_name() -> None:
+    found = single("humaneval_plus", 0.5, metric="base/pass@1")
+    [index] = yaml.safe_load(render_model_index(found, name="m"))["model-index"]
+    assert index["results"][0]["dataset"]["name"] == "HumanEval+"
+    assert index["results"][0]["metrics"][0]["name"] == "base/pass@1"
 
 
 def test_nothing_measured_is_no_block() -> None:

@@ -56,8 +56,11 @@ def _entries(results: Mapping[str, Any]) -> Iterator[list[str]]:
         parts: dict[str, list[str]] = defaultdict(list)
         for metric, estimate in benchmark["estimates"].items():
             if estimate["n"]:
-                kind, _, part = metric.partition("/")
-                parts["" if name.endswith(f"_{part}") else part] += _metric(kind, estimate["value"])
+                kind, _, part = metric.rpartition("/")
+                is_named = name.endswith(f"_{part}")
+                if not kind or not (is_named or part in (benchmark.get("groups") or ())):
+                    kind, part = metric, ""
+                parts["" if is_named else part] += _metric(kind, estimate["value"])
         for part, metrics in parts.items():
             yield [
                 "  - task:",
