@@ -1,4 +1,5 @@
 import copy
+import shutil
 import venv
 from collections import Counter
 from collections.abc import Iterator
@@ -220,15 +221,31 @@ def test_without_its_environment_it_is_skipped_and_named(
     assert "torch==2.2.0" in checked.skipped["ds1000"]["ds1000"] and not checked.rows[0].num_references
 
 
-def test_an_environment_with_other_versions_is_missing(environments: Path, ds1000: DS1000) -> None:
-    assert toolchains.missing([ENVIRONMENT]) == {}
-    try:
-        claim(environments, "torch", "2.2.0+cpu")
-        assert toolchains.missing([ENVIRONMENT]) == {}, "a build is no version"
-        claim(environments, "torch", "2.2.1")
-        assert list(toolchains.missing([ENVIRONMENT])) == [ENVIRONMENT]
-    finally:
-        claim(environments, "torch", "2.2.0")
+@pytest.mark.parametrize(("version", "is_there"), [("2.2.0", True), ("2.2.0+cpu", True), ("2.2.1", False)])
+def test_an_environment_with_other_versions_is_missing(
+    environments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_there: bool
+) -> None:
+    shutil.copytree(environments, tmp_path / "own", symlinks=True)
+    claim(tmp_path / "own", "torch", version)
+    monkeypatch.setenv(toolchains.ENVIRONMENTS_VARIABLE, str(tmp_path / "own"))
+    assert (toolchains.missing([ENVIRONMENT]) == {}) == is_there
+
+
+def test_a_verdict_hangs_on_packages_and_data_sets(
+    environments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = set()
+    for name in ("as it is", "another package", "a data set"):
+        folder = tmp_path / name
+        shutil.copytree(environments, folder, symlinks=True)
+        if name == "another package":
+            claim(folder, "joblib", "1.3.2")
+        elif name == "a data set":
+            (folder / ENVIRONMENT / "share" / "seaborn").mkdir(parents=True)
+            (folder / ENVIRONMENT / "share" / "seaborn" / "tips.csv").write_text("tip\n")
+        monkeypatch.setenv(toolchains.ENVIRONMENTS_VARIABLE, str(folder))
+        versions.add(toolchains.find(ENVIRONMENT).version())
+    assert len(versions) == 3 and None not in versions
 
 
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def python_environment(name: str, folder: Path) -> Toolchain:
         install=install,
         executables=(str(executable),),
         asks_version=("-c", _TELLS_PACKAGES, *packages.split()),
-        makes_commands=lambda paths, files: ((paths[0], "-P", "-s", "-B", f"{{program}}/{files[0]}"),),
+        makes_commands=_python_of_environment,
         limits_address_space=False,
         num_own_threads=16,
         min_memory_bytes=1024 * _MEGABYTE,
@@ -350,6 +350,10 @@ def _scala(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...
 
 def _python(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
     return (tuple(interpreter.find().command(f"{{program}}/{files[0]}")),)
+
+
+def _python_of_environment(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
+    return ((paths[0], "-P", "-s", "-B", f"{{program}}/{files[0]}"),)
 
 
 def _typescript(paths: tuple[str, ...], files: tuple[str, ...]) -> tuple[Command, ...]:
