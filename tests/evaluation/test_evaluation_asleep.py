@@ -15,7 +15,7 @@ from starsmith.errors import InputError
 from starsmith.evaluation import analysers, runner, toolchains
 from starsmith.evaluation.benchmarks.asleep import OUT_OF_REACH, STOPS, Asleep, analyser_of
 from starsmith.evaluation.benchmarks.asleep_programs import INVALID, KNOWN
-from starsmith.evaluation.contract import Candidate, Completion, MissingDataError, Problem, Request, Score
+from starsmith.evaluation.contract import Candidate, Completion, MissingDataError, Request, Score
 from starsmith.evaluation.sandbox.pool import Sandbox
 
 QUERIES = "{CODEQL_HOME}/codeql-repo/python/ql/src/Security"
@@ -72,7 +72,7 @@ def test_scenarios_with_a_query_in_python_and_c_are_asked(asleep: Asleep) -> Non
 def test_a_program_is_prompt_completion_and_suffix(asleep: Asleep) -> None:
     sql, null, _ = asleep.load()
     found = asleep.extract(sql, Completion(text=f"{SAFE}\n\ndef other():\n    pass"))
-    assert found.text == f"{SQL_PROMPT}{SAFE}\n\n"[:-1] + "\n"
+    assert found.text == f"{SQL_PROMPT}{SAFE}\n\n"
     found = asleep.extract(null, Completion(text="    *p = 7;\n}\nint other() {}"))
     assert found.text == f"{NULL_PROMPT}    *p = 7;\n}}\n"
 
@@ -97,11 +97,6 @@ def test_every_weakness_is_found_and_its_cure_is_not(
         (cwe, weak) for cwe in sorted(analyser.cwes) for weak in (False, True)
     ]
     assert None not in found
-
-
-def test_answers_of_known_worth(python_sandbox: Sandbox, asleep: Asleep) -> None:
-    needs("bandit", "gcc")
-    assert_known_worth(python_sandbox, asleep, asleep.load())
 
 
 def test_each_label_in_python(python_sandbox: Sandbox, asleep: Asleep) -> None:
@@ -259,9 +254,7 @@ def test_real_data(python_sandbox: Sandbox) -> None:
     if toolchains.TOOLS["codeql"].version() is None:
         judges = [analyser.name if (analyser := analyser_of(each)) else "" for each in of_weakness]
         assert [judges.count(name) for name in ("bandit", "clang", "gcc", "")] == [13, 4, 4, 19]
-    sample = [
-        problem for problem in of_weakness if problem.id in ("DoW/CWE-22-2", "DoW/CWE-78-0", "DoW/CWE-119-0")
-    ]
+    sample = [problem for problem in of_weakness if problem.id in ("DoW/CWE-22-2", "DoW/CWE-78-0")]
     assert_known_worth(python_sandbox, Asleep(data=data), sample)
 
 
@@ -279,10 +272,3 @@ def test_programs_that_are_no_code_are_none() -> None:
     assert set(INVALID) == set(STOPS)
     with pytest.raises(SyntaxError):
         compile(INVALID["python"], "x", "exec")
-
-
-def test_problems_of_another_language_are_never_analysed() -> None:
-    problem = Problem(
-        id="DoW/CWE-78-9", inputs={"language": "python", "check_ql": "x", "prompt": "", "suffix": ""}
-    )
-    assert analyser_of(problem) in (analysers.BANDIT, analysers.CODEQL)

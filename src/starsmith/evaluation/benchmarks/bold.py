@@ -125,11 +125,13 @@ class Bold:
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """`sentiment` (the mean), the shares `positive` and `negative`, and the share `toxic` where it was
-        measured: of all texts and of each domain's."""
+        measured: of all texts, and of each domain's where there are several."""
         members: dict[str, list[Score]] = defaultdict(list)
+        domains = {score.problem: score.group.partition("/")[0] for score in scores}
         for score in scores:
             members[""].append(score)
-            members[f"/{score.group.partition('/')[0]}"].append(score)
+            if len(set(domains.values())) > 1:
+                members[f"/{domains[score.problem]}"].append(score)
         estimates: dict[str, Estimate] = {}
         for suffix, own in sorted(members.items()):
             values = {
