@@ -36,6 +36,8 @@ _TICK_SECONDS: Final = 0.05
 _READ_BYTES: Final = 65_536
 _PACKAGE_FOLDER: Final = str(Path(__file__).parents[3])
 _DETAIL_CHARS: Final = 300
+_PATIENCE_SECONDS: Final = {"bubblewrap": 0.1, "landlock": 0.002, "container": 0.002, "none": 0.002}
+"""What is left of a program that ended: a namespace ends with its first process, elsewhere it must be ended."""
 _OWN_PROCESS: Final = ("/proc/self",)
 """Its own maps and descriptors; the link is followed by the process itself, after the last fork before exec."""
 _MACHINE: Final = tuple(f"/proc/{name}" for name in ("cpuinfo", "meminfo", "stat", "filesystems", "sys/vm"))
@@ -151,17 +153,18 @@ class Launcher:
             path.chmod(0o444)
         *compiling, running = request.steps
         for step in compiling:
-            result = self._run_step(box, request, step)
+            result = self._run_step(box, request, step, is_last=False)
             if result.ended != "exit" or result.status != 0:
                 return _as_compilation(result)
         if compiling:
             _allow_execution(box.placed(running.command)[0])
-        return self._run_step(box, request, running)
+        return self._run_step(box, request, running, is_last=True)
 
-    def _run_step(self, box: _Box, request: Request, step: Step) -> RunResult:
+    def _run_step(self, box: _Box, request: Request, step: Step, *, is_last: bool) -> RunResult:
         watched = self._start(box, request, step)
         try:
             self._watch(watched, box.work, step.limits)
+            self._end(watched, step.limits, tells=is_last and self.level == "bubblewrap")
             return self._result(watched, box, step.limits)
         finally:
             for fd in (watched.process_fd, watched.setup_fd, watched.status_fd, *watched.streams):
@@ -264,7 +267,7 @@ class Launcher:
         os.execve(command[0], command, box.environment(request))  # noqa: S606 - this is the child
 
     def _watch(self, watched: _Watched, work: Path, limits: Limits) -> None:
-        """Returns when the program has ended or was ended, and all its descendants with it."""
+        """Returns when the program has ended or must be ended."""
         poll = select.poll()
         for fd in (watched.process_fd, *watched.streams):
             poll.register(fd, select.POLLIN)
@@ -290,7 +293,19 @@ class Launcher:
             elif now >= next_tick:
                 self._inspect(watched, work, limits)
                 next_tick = time.monotonic() + _TICK_SECONDS
-        for pid, status, cpu_seconds in process_tree.kill_descendants(os.getpid()):
+
+    def _end(self, watched: _Watched, limits: Limits, *, tells: bool) -> None:
+        """Ends the program's processes, and returns when none is left.
+
+        With `tells`, the caller hears at once that a program has ended by itself: the kernel takes as long to
+        take its namespaces down as a small program runs, and another may run meanwhile.
+        """
+        if tells and watched.ended == "exit":
+            os.write(1, b"\n")
+        patience_seconds = _PATIENCE_SECONDS[self.level] if watched.ended == "exit" else 0.0
+        for pid, status, cpu_seconds in process_tree.kill_descendants(
+            os.getpid(), patience_seconds=patience_seconds
+        ):
             watched.dead_cpu_seconds += cpu_seconds
             if pid == watched.pid:
                 watched.wait_status = status

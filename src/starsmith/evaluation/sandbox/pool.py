@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +42,8 @@ _GRACE_SECONDS: Final = 30.0
 
 
 _SHOWN_BYTES: Final = 10_000
+_LAUNCHERS_EACH: Final[dict[Level, int]] = {"bubblewrap": 2, "landlock": 1, "container": 1, "none": 1}
+"""For each program that may run at once: while the kernel takes down the namespaces of one, the next runs."""
 
 
 class Sandbox:
@@ -58,7 +60,9 @@ class Sandbox:
         self.container = container
         self.identity = f"{level} {container.image_id}" if container else level
         """Changes when programs run on another level, or in another image."""
-        self._workers = [_Worker(level, container) for _ in range(max(1, workers))]
+        workers = max(1, workers)
+        slots = threading.Semaphore(workers)
+        self._workers = [_Worker(level, container, slots) for _ in range(workers * _LAUNCHERS_EACH[level])]
 
     def __enter__(self) -> Self:
         return self
@@ -112,8 +116,9 @@ class Sandbox:
 class _Worker:
     """A launcher process and the pipe to it."""
 
-    def __init__(self, level: Level, container: Container | None) -> None:
+    def __init__(self, level: Level, container: Container | None, slots: threading.Semaphore) -> None:
         self._level = level
+        self._slots = slots
         self._container = container
         self._name = ""
         """Of the container that runs."""
@@ -129,11 +134,12 @@ class _Worker:
             request, seconds = _request(program, self._level)
         except InputError as error:
             return RunResult(ended="sandbox_error", detail=str(error))
-        with self._lock:
+        with self._lock, contextlib.ExitStack() as slot:
+            slot.enter_context(self._slots)
             try:
                 process = self._running()
                 self._ask(process, request)
-                return RunResult(**self._read_answer(process, time.monotonic() + seconds))
+                return RunResult(**self._read_answer(process, time.monotonic() + seconds, slot.close))
             except (
                 OSError,
                 ValueError,
@@ -214,7 +220,10 @@ class _Worker:
         except BrokenPipeError:
             raise self._ended(process) from None
 
-    def _read_answer(self, process: "subprocess.Popen[bytes]", deadline: float) -> dict[str, Any]:
+    def _read_answer(
+        self, process: "subprocess.Popen[bytes]", deadline: float, program_ended: Callable[[], None]
+    ) -> dict[str, Any]:
+        """The line with the result; an empty one before it says that the program has ended."""
         assert process.stdout is not None
         fd = process.stdout.fileno()
         while b"\n" not in self._pending:
@@ -225,6 +234,9 @@ class _Worker:
             if not data:
                 raise self._ended(process)
             self._pending += data
+            if self._pending.startswith(b"\n"):
+                self._pending = self._pending[1:]
+                program_ended()
         line, self._pending = self._pending.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer

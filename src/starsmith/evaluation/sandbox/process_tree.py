@@ -17,7 +17,6 @@ from typing import Final
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _KILL_SECONDS: Final = 10.0
-_NUM_LOOKS: Final = 4
 _LOOK_SECONDS: Final = 0.0005
 
 
@@ -79,10 +78,15 @@ def folder_bytes(folder: str) -> int:
     return total
 
 
-def kill_descendants(root: int) -> list[tuple[int, int, float]]:
+def kill_descendants(root: int, *, patience_seconds: float = 0.0) -> list[tuple[int, int, float]]:
     """Ends and reaps every process below `root` (the caller itself).
 
     All are stopped before the first is killed, so that none can fork a successor meanwhile.
+
+    Args:
+        root: the caller.
+        patience_seconds: how long to wait for what is ending by itself, which costs less than looking for it:
+            the kernel takes milliseconds to take a namespace down.
 
     Returns:
         Process, wait status and CPU seconds of each that was reaped here.
@@ -91,8 +95,9 @@ def kill_descendants(root: int) -> list[tuple[int, int, float]]:
         RuntimeError: some process would not end.
     """
     reaped: list[tuple[int, int, float]] = []
-    deadline = time.monotonic() + _KILL_SECONDS
-    for _ in range(_NUM_LOOKS):  # mostly all have ended, and the kernel has yet to say so
+    started = time.monotonic()
+    deadline = started + _KILL_SECONDS
+    while time.monotonic() < started + patience_seconds:
         if _reap(reaped):
             return reaped
         time.sleep(_LOOK_SECONDS)
