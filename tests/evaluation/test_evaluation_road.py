@@ -135,6 +135,9 @@ def test_our_own_model_on_every_benchmark_at_hand(model: Path, tmp_path: Path) -
         if benchmark["num_problems"]:
             assert sum(benchmark["labels"].values()) > 0, f"{name} judged nothing"
         assert name in said
+    page = (tmp_path / "all" / "report.html").read_text()
+    for name in (*found["benchmarks"], *found["absent"]):
+        assert f">{name.replace('_', ' ')}" in page, f"{name} is not on the page"
     answered = entries(generations)
     assert answered[: len(before)] == before and len(answered) == len(set(answered))
     if SHARED.is_dir():
