@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from sandbox_cases import SHORT, limits, processes_with, run
@@ -100,6 +101,12 @@ def test_a_container_runs_python_alone() -> None:
     assert runner._missing(["cpp", "python"], config) == {
         "cpp": "containers run Python alone: choose another sandbox"
     }
+
+
+def test_a_recipe_names_what_there_is() -> None:
+    fields = recipe.Evaluation.model_fields
+    assert fields["sandbox_image"].default == container.DEFAULT_IMAGE
+    assert set(get_args(fields["sandbox"].annotation)) == set(get_args(selftest.Wanted))
 
 
 def test_images_are_part_of_a_verdicts_key() -> None:
