@@ -29,6 +29,8 @@ _DATASETS: Final[Mapping[str, tuple[str, str]]] = {
     "gsm_hard_pal": ("reasoning-machines/gsm-hard", "GSM-Hard with PAL"),
     "cruxeval_input": ("cruxeval-org/cruxeval", "CRUXEval-I"),
     "cruxeval_output": ("cruxeval-org/cruxeval", "CRUXEval-O"),
+    "cruxeval_input_pass5": ("cruxeval-org/cruxeval", "CRUXEval-I at temperature 0.8"),
+    "cruxeval_output_pass5": ("cruxeval-org/cruxeval", "CRUXEval-O at temperature 0.8"),
     "santacoder_fim": ("bigcode/santacoder-fim-task", "SantaCoder FIM"),
     "repobench_python": ("tianyang/repobench_python_v1.1", "RepoBench v1.1, Python"),
     "repobench_java": ("tianyang/repobench_java_v1.1", "RepoBench v1.1, Java"),
