@@ -1,6 +1,7 @@
 """Every language that is installed is compiled and run on every level; the others skip with their install line."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,31 @@ def test_every_language_of_the_paper_is_known_with_its_install_line() -> None:
     assert all(chain.install and chain.title for chain in toolchains.TOOLCHAINS.values())
     with pytest.raises(InputError, match=r"no toolchain for 'cobol'; known are python, cpp"):
         toolchains.find("cobol")
+
+
+def test_a_toolchain_without_the_library_of_its_tests_is_missing() -> None:
+    chain = toolchains.find("sh")
+    assert chain.version() is not None
+    assert replace(chain, asks_library=("-c", "true")).version() == chain.version()
+    assert replace(chain, asks_library=("-c", "exit 1")).version() is None
+    assert replace(chain, library="/no/such/library.jar").version() is None
+
+
+def test_crates_fit_the_compiler_they_were_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(toolchains.ENVIRONMENTS_VARIABLE, str(tmp_path))
+    absent = toolchains.missing([toolchains.RUST_WITH_CRATES])
+    assert "starsmith.evaluation.rust_crates" in absent[toolchains.RUST_WITH_CRATES]
+    version = toolchains.find("rs").version()
+    if version is None:
+        pytest.skip(toolchains.find("rs").install)
+    folder = tmp_path / toolchains.RUST_WITH_CRATES
+    folder.mkdir()
+    ready = toolchains.crates_ready(folder, "0.0.1")
+    ready.touch(mode=0o755)
+    assert toolchains.find(toolchains.RUST_WITH_CRATES).version() is None
+    ready.rename(toolchains.crates_ready(folder, version))
+    toolchains._version.cache_clear()
+    assert toolchains.find(toolchains.RUST_WITH_CRATES).version() == version
 
 
 def test_a_missing_toolchain_is_named_and_never_a_verdict(

@@ -91,6 +91,10 @@ class Toolchain:
     executables: tuple[str, ...]
     """All that must be there; the first tells the version."""
     asks_version: tuple[str, ...] = ("--version",)
+    asks_library: tuple[str, ...] = ()
+    """What the first executable can do only with the library that tests use; without it all answers would fail."""
+    library: str = ""
+    """That library's file."""
     makes_commands: Callable[[tuple[str, ...], tuple[str, ...]], tuple[Command, ...]]
     """From the paths of `executables` and the names of a program's files, the entry first."""
     limits_address_space: bool = True
@@ -243,11 +247,20 @@ def crates_ready(folder: Path, version: str) -> Path:
 @cache
 def _version(chain: Toolchain) -> str | None:
     paths = chain.paths()
-    if paths is None:
+    if paths is None or (chain.library and not Path(chain.library).exists()):
         return None
+    said = _said(paths[0], chain.asks_version)
+    found = _VERSION.search(said) if said is not None else None
+    if found is None or (chain.asks_library and _said(paths[0], chain.asks_library) is None):
+        return None
+    return found[0]
+
+
+def _said(executable: str, options: Sequence[str]) -> str | None:
+    """What it wrote; None if it failed."""
     try:
         done = subprocess.run(
-            [paths[0], *chain.asks_version],
+            [executable, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -257,8 +270,7 @@ def _version(chain: Toolchain) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = _VERSION.search(done.stdout)
-    return found[0] if found and done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _which(name: str) -> str | None:
@@ -396,6 +408,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="C#",
                 install="apt-get install mono-mcs mono-runtime libmono-system-numerics4.0-cil",
                 executables=("mono", "mcs"),
+                library="/usr/lib/mono/4.5/System.Numerics.dll",
                 makes_commands=lambda paths, files: (
                     (
                         paths[1],
@@ -445,6 +458,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="Java",
                 install="apt-get install openjdk-17-jdk-headless libjavatuples-java",
                 executables=("javac", "java"),
+                library=_TUPLES,
                 makes_commands=_java,
                 limits_address_space=False,
                 num_own_threads=48,
@@ -478,6 +492,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 install="apt-get install lua5.4 lua-unit",
                 executables=("lua5.4",),
                 asks_version=("-v",),
+                asks_library=("-e", "require('luaunit')"),
                 makes_commands=_script(),
             ),
             Toolchain(
@@ -493,6 +508,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="Perl",
                 install="apt-get install perl libtest-deep-perl",
                 executables=("perl",),
+                asks_library=("-MTest::Deep", "-e", "1"),
                 makes_commands=_script(),
                 folders=("/etc/perl",),
             ),
@@ -509,6 +525,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="Ruby",
                 install="apt-get install ruby ruby-test-unit",
                 executables=("ruby",),
+                asks_library=("-e", "require 'test/unit/assertions'"),
                 makes_commands=_script(),
                 num_own_threads=2,
             ),
@@ -517,6 +534,7 @@ TOOLCHAINS: Final[Mapping[str, Toolchain]] = MappingProxyType(
                 title="Racket",
                 install="apt-get install racket",
                 executables=("racket",),
+                asks_library=("-l", "racket/base", "-l", "rackunit"),
                 makes_commands=_script(),
                 limits_address_space=False,
                 min_memory_bytes=256 * _MEGABYTE,
