@@ -46,11 +46,8 @@ def references(found: References) -> Iterator[Table | Text]:
     """What `references.check` returned."""
     table = Table(
         Column("benchmark", overflow="fold"),
-        "group",
-        "problems",
-        "references passed",
-        "wrong answers failed",
-        "excluded",
+        Column("group", overflow="fold"),
+        *(Column(name, no_wrap=True) for name in ("problems", "references", "wrong failed", "excluded")),
         box=None,
         pad_edge=False,
     )
@@ -59,8 +56,8 @@ def references(found: References) -> Iterator[Table | Text]:
             row.benchmark,
             row.group or "-",
             str(row.num_problems),
-            f"{row.num_references_passed} of {row.num_references}" if row.num_references else "-",
-            f"{row.num_wrong_answers_failed} of {row.num_wrong_answers}" if row.num_wrong_answers else "-",
+            f"{row.num_references_passed}/{row.num_references}" if row.num_references else "-",
+            f"{row.num_wrong_answers_failed}/{row.num_wrong_answers}" if row.num_wrong_answers else "-",
             str(len(row.excluded)) if row.excluded else "-",
         )
     yield table
