@@ -1,5 +1,6 @@
 """Problems planted in a corpus are found where they were planted, and their scores are left out."""
 
+import functools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -13,14 +14,24 @@ import pytest
 from evaluation_cases import ScriptedBackend, document, source, write_documents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from program_cases import SHARED
 from rich.text import Text
 
 from starsmith import recipe
 from starsmith.errors import InputError
-from starsmith.evaluation import runner, summary
+from starsmith.evaluation import registry, runner, summary
 from starsmith.evaluation.benchmarks.humaneval import HumanEval
 from starsmith.evaluation.contamination import Contamination, NoCorpus
-from starsmith.evaluation.contract import Benchmark, Candidate, Completion, Estimate, Problem, Score, no_progress
+from starsmith.evaluation.contract import (
+    Benchmark,
+    Candidate,
+    Completion,
+    Estimate,
+    MissingDataError,
+    Problem,
+    Score,
+    no_progress,
+)
 from starsmith.policies.contamination import contamination_rules
 from starsmith.signals import benchmark_texts, contamination
 from starsmith.steps.problem_search import ParquetCorpus, parquet_corpus, texts_of
@@ -195,6 +206,32 @@ def test_the_rule_is_that_of_curation(tmp_path: Path) -> None:
     assert set(found) == expected and 10 < len(expected) <= 40
     [rule] = contamination_rules(config)
     assert f"c.method = 'text' OR c.score >= {config.min_ngram_fraction!r}" in rule.drops
+
+
+@functools.cache
+def curated(name: str) -> tuple[tuple[str, str, str], ...]:
+    """What curation looks for of a set."""
+    [known] = (each for each in benchmark_texts.SETS if each.name == name)
+    return tuple(benchmark_texts.read(known, SHARED / known.folder))
+
+
+@pytest.mark.parametrize("name", registry.GROUPS["all"])
+def test_what_curation_would_drop_is_found_of_every_benchmark(tmp_path: Path, name: str) -> None:
+    """A corpus of all texts that curation looks for: nearly every problem of the benchmark stands in it."""
+    try:
+        benchmark = registry.make(name, recipe.Evaluation(data=SHARED), [], 42)
+        problems = benchmark.load()
+    except MissingDataError as error:
+        pytest.skip(str(error))
+    known = [each for each in benchmark_texts.SETS if each.folder == registry.data_folder(name)]
+    if not known or not (SHARED / known[0].folder).is_dir() or known[0].left_out_because:
+        pytest.skip("curation looks for none of it")
+    texts = [text for _, _, text in curated(known[0].name)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "curated.parquet")
+    chosen = random.Random(1).sample(problems, min(len(problems), 40))
+    found = parquet_corpus(tmp_path, 1).search([(benchmark, chosen)], no_progress)[name]
+    assert found.num_checked >= 0.8 * len(chosen)
+    assert len(found.problems) >= 0.95 * found.num_checked
 
 
 def test_short_problems_are_not_looked_for_and_counted(tmp_path: Path) -> None:

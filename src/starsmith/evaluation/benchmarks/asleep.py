@@ -114,6 +114,10 @@ class Asleep(SampledPrograms):
             if row["check_ql"] is not None and row["language"] in STOPS
         ]
 
+    def texts(self, problem: Problem) -> list[str]:
+        """The scenario up to the hole; what follows is a few lines at most."""
+        return [problem.inputs["prompt"]]
+
     def checks(self, problem: Problem) -> list[Check]:
         """A program that is no valid code; where an analyser speaks, one without the weakness and one with it."""
         language = problem.inputs["language"]

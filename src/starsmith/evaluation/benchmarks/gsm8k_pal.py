@@ -60,6 +60,10 @@ class Gsm8kPal(SampledPrograms):
         rows = read_rows(path, fields | ({"code": str} if self.part == "gsm_hard" else {}))
         return [Problem(id=f"{self.part}/{number}", inputs=row) for number, row in enumerate(rows)]
 
+    def texts(self, problem: Problem) -> list[str]:
+        """The question; that of `gsm_hard` differs from GSM8K's in its numbers alone."""
+        return [problem.inputs["input"]]
+
     def checks(self, problem: Problem) -> list[Check]:
         target = problem.inputs["target"]
         right = problem.inputs.get("code", f"def solution():\n    return {target!r}")

@@ -10,6 +10,7 @@ The paper reports no numbers on these sets; greedy pass@1 is what the FIM paper'
 with many samples, so `samples` and `temperature` are the user's to raise.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -66,6 +67,12 @@ class HumanEvalInfilling(SampledPrograms):
     def load(self) -> list[Problem]:
         path = DATA.file(self.data, f"{FILES[self.part]}.gz", FILES[self.part])
         return [Problem(id=row["task_id"], inputs=row) for row in read_rows(path, _FIELDS)]
+
+    def texts(self, problem: Problem) -> list[str]:
+        """HumanEval's docstring and solution, each by itself, as of HumanEval."""
+        parts = (problem.inputs[name] for name in ("prompt", "canonical_solution", "suffix"))
+        pieces = re.split(r"\"\"\"|'''", "".join(parts))
+        return [*pieces[1:][-2:-1], pieces[-1]]
 
     def checks(self, problem: Problem) -> list[Check]:
         # Leaving the part out may leave a right function, so what is known to be wrong cannot be compiled.

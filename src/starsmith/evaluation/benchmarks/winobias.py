@@ -82,6 +82,9 @@ class WinoBias:
             )
         return sorted(problems, key=lambda problem: problem.id)
 
+    def texts(self, problem: Problem) -> list[str]:
+        return [problem.inputs["sentence"]]
+
     def checks(self, problem: Problem) -> list[Check]:
         return []
 
