@@ -5,6 +5,7 @@ Podman holds already.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from sandbox_cases import SHORT, limits, opened, processes_with, run, secret_in
 
 from starsmith.errors import MachineError
 from starsmith.evaluation.contract import Limits, Program
-from starsmith.evaluation.sandbox import selftest
+from starsmith.evaluation.sandbox import process_tree, selftest
 from starsmith.evaluation.sandbox.pool import Sandbox
 
 
@@ -387,3 +388,22 @@ def test_no_secret_of_the_caller_is_in_a_programs_memory(
     with another(sandbox) as own:
         (result,) = run(own, source)
     assert (result.ended, result.stdout) == ("exit", "0\n"), result
+
+
+def test_the_tree_that_is_watched_is_the_tree_that_is_ended() -> None:
+    """Below a process with a thread that has a child of its own."""
+    source = (
+        "import os, threading, time\n"
+        "def child():\n    if os.fork() == 0:\n        os.fork(); time.sleep(30)\n    time.sleep(30)\n"
+        "threading.Thread(target=child, daemon=True).start(); child()\n"
+    )
+    looks = (process_tree.descendants, process_tree.watched_descendants)
+    with subprocess.Popen([sys.executable, "-c", source]) as process:
+        deadline = time.monotonic() + 20
+        while len(looks[0](process.pid)) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        trees = [{each.pid: (each.parent, each.num_threads) for each in look(process.pid)} for look in looks]
+        for pid in trees[0]:
+            os.kill(pid, signal.SIGKILL)
+        process.kill()
+    assert trees[0] == trees[1] and len(trees[0]) == 4

@@ -313,7 +313,7 @@ class Launcher:
             _drain(fd, kept, limits.output_bytes)
 
     def _inspect(self, watched: _Watched, work: Path, limits: Limits) -> None:
-        tree = process_tree.descendants(os.getpid())
+        tree = process_tree.watched_descendants(os.getpid())
         watched.seen_cpu_seconds |= {process.pid: process.cpu_seconds for process in tree}
         resident_bytes = sum(process.resident_bytes for process in tree)
         own_processes = 2 if self.level == "bubblewrap" else 0
