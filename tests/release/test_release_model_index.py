@@ -45,7 +45,10 @@ def test_the_hub_s_own_library_reads_the_card() -> None:
         training=recipe.Training().model_dump(),
         evaluation=RESULTS,
     )
-    read = hub.ModelCard(render_model_card(inputs)).data
+    card = render_model_card(inputs)
+    assert "- humaneval: 1 of 160 problems stand in the training data; pass@1 without them 0 (0 to" in card
+    assert "- asleep\\_at\\_the\\_keyboard: CWE-89 by bandit 1.8: not comparable with CodeQL\n" in card
+    read = hub.ModelCard(card).data
     assert read.model_name == "mini"
     found = {(result.dataset_name, result.metric_type): result for result in read.eval_results}
     ours = RESULTS["benchmarks"]["multipl_e_humaneval"]["estimates"]
