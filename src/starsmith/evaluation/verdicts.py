@@ -4,14 +4,15 @@ A run passes when it ended by itself with status 0 and its output ends with the 
 written after the last test and depends on the whole program. So neither `sys.exit(0)` nor a printed word can
 stand in for passed tests.
 
-The proof lies in the program's own source, where code that knows this harness could read it: what runs in the process
-that reports cannot be kept from reporting. This holds off what models write, not what is written against us.
+The proof lies in the program's own source, where code that knows this harness could read it: what runs in the
+process that reports cannot be kept from reporting. This holds off what models write, not what is written against
+us.
 """
 
 import re
 from typing import Final
 
-from starsmith.evaluation.contract import Label, Program, RunResult, content_key
+from starsmith.evaluation.contract import Label, Problem, Program, RunResult, Score, content_key
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-f]{6,}")
 _EXCEPTION: Final = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
@@ -29,6 +30,18 @@ def proved_program(source: str) -> Program:
     # What was printed before may still lie in a buffer, and would follow the proof.
     flush = '\n\n__import__("sys").__stdout__.flush()'
     return Program(files=(("main.py", source + flush + ending),), proof=proof)
+
+
+def scored(problem: Problem, sample: int, label: Label, detail: str = "") -> Score:
+    """The score of what passes or does not."""
+    return Score(
+        problem=problem.id,
+        sample=sample,
+        group=problem.group,
+        label=label,
+        value=float(label == "pass"),
+        detail=detail,
+    )
 
 
 def judge(program: Program, result: RunResult) -> tuple[Label, str]:

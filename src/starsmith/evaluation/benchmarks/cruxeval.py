@@ -32,7 +32,7 @@ from starsmith.evaluation.contract import (
     Score,
     cut_at_stop,
 )
-from starsmith.evaluation.verdicts import proved_program
+from starsmith.evaluation.verdicts import proved_program, scored
 
 STOPS: Final = ("[/ANSWER]", "<file_sep>")
 PAPER: Final = Sampling(samples=10, temperature=0.2, max_new_tokens=256)
@@ -163,14 +163,8 @@ class CruxEval(SampledPrograms):
 
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
         if _is_evasion(self.asks, problem, candidate):
-            return Score(
-                problem=problem.id,
-                sample=sample,
-                group=problem.group,
-                label="wrong",
-                value=0.0,
-                detail="no call of f" if self.asks == "input" else "the call itself as its output",
-            )
+            detail = "no call of f" if self.asks == "input" else "the call itself as its output"
+            return scored(problem, sample, "wrong", detail)
         return verdict(problem, sample, self.programs(problem, candidate), results)
 
 

@@ -37,7 +37,7 @@ from starsmith.evaluation.contract import (
 from starsmith.evaluation.statistics import bootstrap_ratio, pass_at_k
 from starsmith.evaluation.toolchains import RUST_WITH_CRATES
 from starsmith.evaluation.verdicts import judge as judge_python
-from starsmith.evaluation.verdicts import proved_program
+from starsmith.evaluation.verdicts import proved_program, scored
 
 MAX_DETAIL_CHARS: Final = 300
 LIMITS: Final = Limits(cpu_seconds=15.0, wall_seconds=45.0)
@@ -113,15 +113,7 @@ def judge(program: Program, result: RunResult) -> tuple[Label, str]:
 
 
 def verdict(problem: Problem, sample: int, program: Program, result: RunResult) -> Score:
-    label, detail = judge(program, result)
-    return Score(
-        problem=problem.id,
-        sample=sample,
-        group=problem.group,
-        label=label,
-        value=float(label == "pass"),
-        detail=detail,
-    )
+    return scored(problem, sample, *judge(program, result))
 
 
 def estimates(scores: Sequence[Score], ks: Sequence[int], *, seed: int) -> dict[str, Estimate]:

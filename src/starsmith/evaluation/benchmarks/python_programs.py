@@ -35,7 +35,7 @@ from starsmith.evaluation.contract import (
     sample_seed,
 )
 from starsmith.evaluation.statistics import estimate_pass_at_k
-from starsmith.evaluation.verdicts import judge
+from starsmith.evaluation.verdicts import judge, scored
 
 _ALL_WRONG: Final = """
 
@@ -166,14 +166,7 @@ def changed_results(source: str, entry_point: str) -> str:
 def verdict(problem: Problem, sample: int, programs: Sequence[Program], results: Sequence[RunResult]) -> Score:
     """The score of a candidate all of whose programs must pass: the first that does not decides the label."""
     label, detail = next((judged for judged in map(judge, programs, results) if judged[0] != "pass"), ("pass", ""))
-    return Score(
-        problem=problem.id,
-        sample=sample,
-        group=problem.group,
-        label=label,
-        value=float(label == "pass"),
-        detail=detail,
-    )
+    return scored(problem, sample, label, detail)
 
 
 def pass_at_ks(scores: Sequence[Score], ks: Sequence[int], *, seed: int) -> dict[str, Estimate]:

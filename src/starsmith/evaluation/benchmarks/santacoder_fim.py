@@ -30,6 +30,7 @@ from starsmith.evaluation.contract import (
     Score,
     cut_at_stop,
 )
+from starsmith.evaluation.verdicts import scored
 
 STOPS: Final = ("<|endoftext|>", "<|filename|>", "<file_sep>")
 PAPER: Final = Sampling(temperature=0.2, max_new_tokens=128)
@@ -73,13 +74,7 @@ class SantaCoderFim(SampledPrograms):
 
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
         matches = candidate.text.strip() == problem.inputs["canonical_solution"].strip()
-        return Score(
-            problem=problem.id,
-            sample=sample,
-            group=problem.group,
-            label="pass" if matches else "wrong",
-            value=float(matches),
-        )
+        return scored(problem, sample, "pass" if matches else "wrong")
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """`exact_match/LANGUAGE` of each language, and `exact_match` of all."""
