@@ -77,7 +77,9 @@ def _sandboxes() -> list[Finding]:
         Finding(
             name="generated programs",
             good=working is not None,
-            detail=f"run in {working}" if working else "cannot be run safely: no sandbox level works here",
+            detail=f"run in {working}"
+            if working
+            else "cannot be run safely here, save in a container (--sandbox docker or podman)",
             needed=True,
         ),
     ]
