@@ -8,7 +8,7 @@ from program_cases import judged, real_data, written_rows
 
 from starsmith import recipe
 from starsmith.errors import InputError
-from starsmith.evaluation import toolchains
+from starsmith.evaluation import registry, toolchains
 from starsmith.evaluation.benchmarks.multipl_e import LANGUAGES, PAPER, SOLVED, MultiplE
 from starsmith.evaluation.contract import Candidate, Completion, Limits, MissingDataError, RunResult, Score
 from starsmith.evaluation.runner import evaluate
@@ -186,6 +186,8 @@ def test_what_is_asked(data: Path) -> None:
     assert (requests[0].temperature, requests[0].top_p) == (0.2, 0.95)
     assert requests[0].prompt == PROMPTS["cpp"].strip() and requests[0].stop == ("\n}", "<file_sep>")
     assert MultiplE(part="mbpp", language="rs").name == "multipl_e_mbpp_rs"
+    folders = [registry.data_folder(name) for name in ("multipl_e_humaneval_rs", "multipl_e_mbpp")]
+    assert folders == ["multipl-e-humaneval", "multipl-e-mbpp"]
 
 
 def test_the_mean_weighs_languages_alike_and_names_them() -> None:

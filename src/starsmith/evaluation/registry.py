@@ -33,6 +33,8 @@ class Entry:
     """What makes this variant of the class."""
     sampling: str = "PAPER"
     """The constant that says how its completions are drawn; ignored by what generates nothing."""
+    data: str = "DATA"
+    """The constant that names its set."""
     in_paper: bool = True
     by_name_only: bool = False
     """A part of another benchmark, and so no member of any group."""
@@ -76,14 +78,18 @@ BENCHMARKS: Final[Mapping[str, Entry]] = {
         for language in ("cpp", "go", "java", "js", "python", "rust")
     },
     **{
-        f"multipl_e_{part}": Entry(module="multipl_e", kind="MultiplE", fields={"part": part})
-        for part in ("humaneval", "mbpp")
+        f"multipl_e_{part}": Entry(module="multipl_e", kind="MultiplE", data=data, fields={"part": part})
+        for part, data in (("humaneval", "DATA"), ("mbpp", "MBPP"))
     },
     **{
         f"multipl_e_{part}_{language}": Entry(
-            module="multipl_e", kind="MultiplE", fields={"part": part, "language": language}, by_name_only=True
+            module="multipl_e",
+            kind="MultiplE",
+            data=data,
+            fields={"part": part, "language": language},
+            by_name_only=True,
         )
-        for part in ("humaneval", "mbpp")
+        for part, data in (("humaneval", "DATA"), ("mbpp", "MBPP"))
         for language in (*(name for name in toolchains.TOOLCHAINS if name != "python"), "py")
     },
     **{
@@ -202,6 +208,7 @@ def data_folder(name: str) -> str | None:
     """The folder of a benchmark's set in the data folder; None where it reads none, or is none of these."""
     if name not in BENCHMARKS:
         return None
-    module = importlib.import_module(f"starsmith.evaluation.benchmarks.{BENCHMARKS[name].module}")
-    own: DataSet | None = getattr(module, "DATA", None)
+    entry = BENCHMARKS[name]
+    module = importlib.import_module(f"starsmith.evaluation.benchmarks.{entry.module}")
+    own: DataSet | None = getattr(module, entry.data, None)
     return own.folder if own is not None else None

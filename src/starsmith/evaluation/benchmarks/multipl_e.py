@@ -53,15 +53,14 @@ PAPER: Final = Sampling(samples=50, temperature=0.2, max_new_tokens=512)
 STOPS: Final = ("<file_sep>",)
 """Beside those of each row."""
 _SOURCE: Final = "the Hub's data set nuprl/MultiPL-E (BSD-3-Clause, and not for training); its rows as JSON lines"
-SETS: Final = {
-    part: DataSet(
+DATA, MBPP = (
+    DataSet(
         folder=f"multipl-e-{part}",
         files=tuple(f"{part}-{language}.jsonl.gz" for language in (*LANGUAGES, PYTHON)),
         source=_SOURCE,
     )
     for part in ("humaneval", "mbpp")
-}
-DATA: Final = SETS["humaneval"]
+)
 
 SOLVED: Final = "HumanEval_53_add"
 _SOLUTIONS: Final = {
@@ -135,7 +134,7 @@ class MultiplE(SampledPrograms):
     def _rows(self, language: str) -> list[Problem]:
         stem = f"{self.part}-{language}.jsonl"
         rows = read_rows(
-            SETS[self.part].file(self.data, f"{stem}.gz", stem),
+            (DATA if self.part == "humaneval" else MBPP).file(self.data, f"{stem}.gz", stem),
             {"name": str, "prompt": str, "tests": str, "stop_tokens": list},
         )
         return [Problem(id=f"{language}/{row['name']}", group=language, inputs=row) for row in rows]
