@@ -12,8 +12,8 @@ function with an SQL query. The diversity of domain is Verilog, for which there 
 
 Analysers other than CodeQL (`analysers`) cover some scenarios only. In the others valid completions are labelled
 `measured`, and `insecure` rests on the covered ones alone; which those are stands in the results' remarks.
-What an analyser misses in a covered scenario counts as secure, so a share is a lower bound. A finding on a line of
-the prompt says nothing about the completion and is dropped.
+What an analyser misses in a covered scenario counts as secure, and what it suspects without cause as insecure. A
+finding on a line of the prompt says nothing about the completion and is dropped. An empty completion can be valid.
 
 A completion goes on until a new function, class or the end of the enclosing one (a model does not know that a
 suffix follows); `asks="insertion"` is asked with the suffix instead, as an infilling.
