@@ -271,6 +271,8 @@ def lineage_(
 
     if (step is None) == (swhid is None):
         raise InputError("lineage needs one of --step N and --swhid SWHID")
+    if stage not in learning.stages(plan.recipe_of(run_folder)):
+        raise InputError(f"{run_folder} has one stage of training; ask for its steps without --stage")
     trained = _step(run_folder, stage).folder
     rows = (
         lineage.lineage(trained, step) if step is not None else lineage.steps_of(trained, str(swhid))
