@@ -109,7 +109,8 @@ def judge(program: Program, result: RunResult) -> tuple[Label, str]:
             return label, _line(text, found.start())  # type: ignore[return-value]
     if result.status < 0:
         return "runtime", f"killed by signal {-result.status}"
-    return "runtime", _line(text, max(text.rfind("\n") + 1, 0))
+    cause = re.search(_CAUSE, text)
+    return "runtime", _line(text, cause.start() if cause else text.rfind("\n") + 1)
 
 
 def verdict(problem: Problem, sample: int, program: Program, result: RunResult) -> Score:
@@ -238,6 +239,8 @@ _OUT_OF_MEMORY: Final = (
     r"^Out of memory|Allowed memory size|cannot allocate (?:vector|memory)|NoMemoryError|: out of memory|"
     r"memory allocation of \d+ bytes failed|OutOfMemoryError"
 )
+_CAUSE: Final = r"(?i)\w*(?:error|exception|panic|fatal|terminate called)"
+"""In the line that says why a program ended; the last line is often a place in a stack."""
 _NODE_WRONG: Final = r"^AssertionError|^Uncaught AssertionError|AssertionError \[ERR_ASSERTION\]"
 
 LANGUAGES: Final[dict[str, Language]] = {
