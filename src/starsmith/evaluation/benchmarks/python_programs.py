@@ -44,7 +44,8 @@ def _changed(value):
         case bool():
             return not value
         case int() | float() | complex():
-            return value + 1 + abs(value)
+            larger = value + 1 + abs(value)
+            return -value if larger == value else larger
         case str():
             return value + "changed"
         case list():
