@@ -101,7 +101,8 @@ LEAVES = {
 """An exit with status 0 before the tests have passed."""
 INVALID = dict.fromkeys(PROMPTS, " ) ] oops (((") | {"sh": "\n  if then )", "rkt": "\n  (* 2 x"}
 SLOW = {"cs", "java", "rkt", "scala", "ts"}
-"""Judged on fewer answers, since their compilers and machines take seconds."""
+"""Judged on fewer answers, and not on the real ones, since their compilers take seconds: `starsmith evaluate
+--references` runs all."""
 
 
 def right(language: str) -> str:
@@ -167,14 +168,15 @@ def test_the_problem_that_we_solved_passes_and_its_negation_is_wrong(
     assert reference.passes and not wrong.passes
     assert [benchmark.checks(each) for each in problems].count([]) == len(problems) - 1
     toolchain_of(language)
-    checks = (reference,) if language in SLOW else (reference, wrong)
+    if language in SLOW:
+        return
     scores = judged(
         python_sandbox,
         benchmark,
-        [(problem, check.candidate) for check in checks],
+        [(problem, check.candidate) for check in (reference, wrong)],
         Limits(cpu_seconds=15.0, wall_seconds=60.0),
     )
-    assert [score.label for score in scores] == ["pass", "wrong"][: len(checks)], scores
+    assert [score.label for score in scores] == ["pass", "wrong"], scores
 
 
 def test_what_is_asked(data: Path) -> None:
