@@ -149,6 +149,18 @@ def test_an_interrupt_ends_with_one_sentence(road: Path, tmp_path: Path) -> None
     assert "Traceback" not in said
 
 
+def test_problems_are_looked_for_in_what_the_run_was_trained_on(road: Path) -> None:
+    results = plan.results(road / "runs" / "small")
+    found = json.loads((results["evaluation"].folder / "results.json").read_text())
+    for name, benchmark in found["benchmarks"].items():
+        told = benchmark["contamination"]
+        assert told["checked"] and told["num_checked"] == benchmark["num_problems"], name
+        assert told["num_contaminated"] == 0, "the recipe drops what holds a problem"
+        assert told["corpus"]["digest"] == results["documents"].digest()
+        assert told["corpus"]["num_texts"] > 0 and told["corpus"]["not_searched"] == []
+        assert benchmark["estimates_without_contaminated"] == benchmark["estimates"] != {}
+
+
 def test_every_command_of_the_readme_runs(road: Path) -> None:
     """The block of questions in the README, asked of this small run."""
     block = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
