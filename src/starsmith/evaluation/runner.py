@@ -53,6 +53,7 @@ _CHUNK_REQUESTS: Final = 64
 """Answered and journalled together. Chunks do not depend on what is already there: a row's last bits may depend
 on its batch, so a resumed run must batch as an uninterrupted one does."""
 _NUM_EXAMPLES: Final = 8
+_CONTAINERS: Final = ("container", "docker", "podman")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +194,7 @@ def _runnable(benchmark: Benchmark, problems: list[Problem], config: recipe.Eval
         num_available=len(problems),
         skipped=missing,
         num_skipped=len(problems) - len(kept),
-        versions={language: str(toolchains.find(language).version()) for language in used},
+        versions={language: _version(language, config) for language in used},
     )
 
 
@@ -208,13 +209,20 @@ def dealt(problems: Sequence[Problem], count: int | None) -> list[Problem]:
 
 def _missing(languages: Sequence[str], config: recipe.Evaluation) -> dict[str, str]:
     """Language to what would make it run."""
-    if config.sandbox in ("container", "docker", "podman"):
+    if config.sandbox in _CONTAINERS:
         return {
             language: "containers run Python alone: choose another sandbox"
             for language in languages
             if language != "python"
         }
     return toolchains.missing(languages)
+
+
+def _version(language: str, config: recipe.Evaluation) -> str:
+    """Of what runs its programs; a container brings its own."""
+    if config.sandbox in _CONTAINERS:
+        return f"that of {config.sandbox_image}"
+    return str(toolchains.find(language).version())
 
 
 def _search(
