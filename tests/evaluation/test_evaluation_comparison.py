@@ -107,6 +107,12 @@ def test_a_finished_evaluation_prints_with_what_it_rests_on(tmp_path: Path, held
     text = console.export_text()
     assert "2.000 to 2.000" in text and "over JavaScript" in text
     assert "5 completions were empty" in text and "verdicts: wrong 5" in text
+    narrow = Console(record=True, width=80, file=(tmp_path / "sink").open("w"))
+    for part in summary.results(results):
+        narrow.print(part)
+    narrow.file.close()
+    text = narrow.export_text()
+    assert "bits_per_byte\n" in text.replace(" ", "") and "  exact_match " in text, "names stand whole"
 
 
 def test_references_are_counted_and_a_lax_problem_is_named(
@@ -119,6 +125,6 @@ def test_references_are_counted_and_a_lax_problem_is_named(
     found = references.check(recipe.Evaluation(benchmarks=("humaneval",)), heldout=[], folder=tmp_path)
     [row] = found.rows
     assert (row.num_references, row.num_references_passed) == (2, 2)
-    assert (row.num_wrong_answers, row.num_wrong_answers_failed) == (2, 1)
+    assert (row.num_wrong_answers, row.num_wrong_answers_failed) == (4, 2)
     assert not found.good and "a wrong answer passes" in row.excluded["lax"]
     assert json.loads((tmp_path / "references.json").read_text())["rows"][0]["benchmark"] == "humaneval"

@@ -20,21 +20,28 @@ _NUM_SHOWN: Final = 5
 
 def results(found: Mapping[str, Any]) -> Iterator[Table | Text]:
     """What `runner.evaluate` returned."""
-    table = Table("benchmark", "measure", "value", "95 %", "n", *OURS, box=None, pad_edge=False)
+    table = Table(
+        Column("benchmark", overflow="fold"),
+        *(Column(name, no_wrap=True) for name in ("value", "95 %", "n")),
+        *(Column(model.replace("-", "\n"), overflow="fold") for model in OURS),
+        box=None,
+        pad_edge=False,
+    )
     for name, benchmark in found["benchmarks"].items():
+        table.add_row(name)
         published = {(row["metric"], row["model"]): row for row in benchmark["published"]}
         for metric, estimate in benchmark["estimates"].items():
             beside = [published.get((metric, model)) for model in OURS]
+            interval = f"{estimate['low']:.3f} to {estimate['high']:.3f}"
             table.add_row(
-                name,
-                metric,
-                f"{estimate['value']:.3f}",
-                f"{estimate['low']:.3f} to {estimate['high']:.3f}",
+                f"  {metric}",
+                f"{estimate['value']:.3f}" if estimate["n"] else "-",
+                interval if estimate["n"] else "-",
                 str(estimate["n"]),
                 *(f"{row['value']:.3f}{_MARKS[row['certainty']]}" if row else "-" for row in beside),
             )
         if not benchmark["estimates"]:
-            table.add_row(name, "nothing was measured", "-", "-", "0", *("-" for _ in OURS))
+            table.add_row("  nothing was measured", "-", "-", "0", *("-" for _ in OURS))
     yield table
     for name, benchmark in found["benchmarks"].items():
         yield Text("\n".join([f"\n{name}", *(f"  {line}" for line in _notes(benchmark))]))
