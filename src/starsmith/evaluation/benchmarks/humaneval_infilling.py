@@ -75,10 +75,11 @@ class HumanEvalInfilling(SampledPrograms):
         return [*pieces[1:][-2:-1], pieces[-1]]
 
     def checks(self, problem: Problem) -> list[Check]:
-        # Leaving the part out may leave a right function, so what is known to be wrong cannot be compiled.
+        # Leaving the part out may leave a right function, and a bracket in place of a random span may make one:
+        # what is known to be wrong is no token of Python.
         return [
             Check(candidate=Candidate(text=problem.inputs["canonical_solution"]), passes=True),
-            Check(candidate=Candidate(text="\n)\n"), passes=False),
+            Check(candidate=Candidate(text="\n?\n"), passes=False),
         ]
 
     def requests(self, problem: Problem) -> list[Request]:
