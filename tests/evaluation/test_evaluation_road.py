@@ -94,7 +94,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_bytes(model: Path, tmp_pat
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     answered = entries(generations)
-    assert 0 < len(answered) < NUM_ASKED and not (out / "results.json").exists()
+    assert answered and not (out / "results.json").exists()
     with generations.open("a") as journal:
         journal.write(TORN)
 
