@@ -16,7 +16,8 @@ Programs are ours where the harness's would prove nothing or need a registry: `c
 from `main`, with the crates that `rust_crates` builds. As in the harness, Python and C++ get the usual imports and
 Go gets those that the code uses, since a declaration has none; NumPy and Boost are not among them. Tests of three
 Go problems (32, 38, 50) call a function that only the prompt with the docstring holds: the harness fails every
-answer to them, here it is part of the program.
+answer to them, here it is part of the program. The declaration of C++ 38 runs on into the body, so that nothing
+could follow it; it is cut at its brace. Tests of C++ 23 would call C's `strlen` if its header were imported.
 """
 
 import re
@@ -77,7 +78,6 @@ _CPP_HEADERS: Final = (
     *("stdlib.h", "algorithm", "cmath", "math.h", "numeric", "stdio.h", "vector", "set", "map", "queue", "stack"),
     *("list", "deque", "string", "climits", "cstring", "iostream", "sstream", "fstream"),
 )
-_CPP_IMPORTS: Final = "".join(f"#include<{name}>\n" for name in _CPP_HEADERS) + "using namespace std;\n"
 _GO_PACKAGES: Final = (
     *("math", "strings", "fmt", "strconv", "time", "bytes", "regexp", "sort", "math/rand", "crypto/md5"),
     *("unicode", "errors"),
@@ -189,7 +189,7 @@ class HumanEvalFix(SampledPrograms):
             case "python":
                 text = _PYTHON_IMPORTS + text
             case "cpp":
-                text = _CPP_IMPORTS + text.split("int main")[0]
+                text = _cpp_imports(problem.inputs["entry_point"]) + text.split("int main")[0]
             case "go":
                 text = _go_missing(problem.inputs["prompt"], text) + text
                 text = _go_imports(problem.inputs["test_setup"], f"{text}\n{tests}") + text
@@ -244,6 +244,8 @@ def first_block(language: str, code: str) -> str:
 
 def _declaration(problem: Problem) -> str:
     declaration: str = problem.inputs["declaration"]
+    if problem.id == "CPP/38":
+        declaration = re.sub(r"(decode_cyclic\(string s\)\{).*", r"\1\n", declaration, flags=re.DOTALL)
     return _RUST_MAIN + declaration if problem.group == "rust" else declaration
 
 
@@ -261,6 +263,12 @@ def _prompt(problem: Problem, style: str) -> tuple[str, tuple[str, ...]]:
             marks = ("<commit_before>", "<commit_msg>", "<commit_after>")
             return f"<commit_before>{code}<commit_msg>{asks}<commit_after>{begins}", marks
     return f"{code}\n{asks}\n\n{begins}", ()
+
+
+def _cpp_imports(entry_point: str) -> str:
+    """Without C's `strlen` for the problem of that name, whose tests would call it instead of the answer."""
+    names = [name for name in _CPP_HEADERS if not (name == "cstring" and entry_point == "strlen")]
+    return "".join(f"#include<{name}>\n" for name in names) + "using namespace std;\n"
 
 
 def _go_missing(prompt: str, code: str) -> str:
