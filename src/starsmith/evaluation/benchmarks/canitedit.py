@@ -4,6 +4,9 @@
 pass@1 for both and ExcessCode: how much an edit that passes holds of what no test runs (`canitedit_driver` says
 how that is counted), in percent, the mean over problems with a passing edit.
 
+An edit whose tests pass, but not while they are watched (they measure speed, or read the program's source: four of
+the 105), counts as passed and has no ExcessCode.
+
 The prompt is the authors' for models that were not tuned to chat. Code may be fenced or not; of several blocks
 the first counts.
 
