@@ -440,7 +440,7 @@ def test_a_spike_is_not_learned_from_and_reported(tmp_path, make_loader, model_c
 
 def test_a_run_in_which_everything_is_a_spike_ends(tmp_path, make_loader, model_config, settings):
     config = settings(steps=60, spike_window=16)
-    with pytest.raises(DivergenceError, match=r"10 steps in a row .* step 42, spike: the .*rewind the run"):
+    with pytest.raises(DivergenceError, match=r"10 steps in a row .* step 42, spike: the .*starsmith rewind"):
         train(tmp_path, make_loader(spoilt=range(32, 60)), [], model_config, config, seed=1)
 
 
