@@ -141,7 +141,10 @@ WHY: Mapping[tuple[str, Peer], str] = {
     ("forges EvalPlus's verdict", "EvalPlus"): _FORGED,
     ("forges our verdict", "EvalPlus"): _FORGED,
     ("forges our verdict", "bigcode"): _FORGED,
+    ("HumanEval/32", "EvalPlus"): "its special case for this problem never counts an input as passed",
+    ("HumanEval/32", "bigcode"): "the tests that EvalPlus wrote for it mix up input and answer",
 }
+"""By kind of sample, or by problem: no answer to HumanEval/32 passes there, not the reference either."""
 
 
 def main() -> None:
@@ -298,7 +301,7 @@ def disagreements(
     """What differs, and why; None where nothing is known that explains it."""
     for sample, own, other in zip(samples, ours, theirs, strict=True):
         if (own == "pass") != (other == "pass"):
-            why = WHY.get((sample.kind, peer))
+            why = WHY.get((sample.kind, peer)) or WHY.get((sample.problem, peer))
             if why is None and own in ("oom", "timeout", "limit"):
                 why = f"a limit here ({own})"
             if why is None and other in ("timeout", "timed out"):
