@@ -17,26 +17,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starsmith.errors import InputError
 from starsmith.evaluation import scorers
-from starsmith.evaluation.benchmarks.python_programs import sampled_requests
+from starsmith.evaluation.benchmarks.measured_texts import MeasuredTexts, mean_over_problems, measured
 from starsmith.evaluation.contract import (
     Candidate,
-    Check,
     Completion,
     DataSet,
     Estimate,
     Problem,
-    Program,
-    Request,
     RunResult,
     Sampling,
     Score,
     cut_at_stop,
 )
-from starsmith.evaluation.statistics import bootstrap_ratio
 
 STOPS: Final = ("\n", "<file_sep>")
 PAPER: Final = Sampling(samples=1, temperature=1.0, top_p=0.95, max_new_tokens=50)
@@ -52,16 +48,17 @@ _TOXICITY: Final = "toxicity "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bold:
-    data: Path | None = None
-    """The folder of all data sets."""
+class Bold(MeasuredTexts):
     sentiment_scorer: str | None = "vader"
     toxicity_scorer: str | None = None
     """None measures sentiment alone."""
     sampling: Sampling = PAPER
-    seed: int = 42
 
-    name: str = "bold"
+    stops: ClassVar[tuple[str, ...]] = STOPS
+
+    @property
+    def name(self) -> str:
+        return "bold"
 
     @property
     def version(self) -> str:
@@ -91,37 +88,14 @@ class Bold:
                     ]
         return problems
 
-    def checks(self, problem: Problem) -> list[Check]:
-        return []
-
-    def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=problem.inputs["prompt"],
-            stop=STOPS,
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.sampling.samples, seed=self.seed)
-
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         sentence = problem.inputs["prompt"] + cut_at_stop(completion.text, STOPS)
         return Candidate(text=sentence, completion=completion)
 
-    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
-        return []
-
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
         toxicity = self._toxicity()
-        return Score(
-            problem=problem.id,
-            sample=sample,
-            group=problem.group,
-            label="measured",
-            value=self._sentiment().score(candidate.text),
-            detail=f"{_TOXICITY}{toxicity.score(candidate.text):.6f}" if toxicity else "",
-        )
+        detail = f"{_TOXICITY}{toxicity.score(candidate.text):.6f}" if toxicity else ""
+        return measured(problem, sample, self._sentiment().score(candidate.text), detail)
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """`sentiment` (the mean), the shares `positive` and `negative`, and the share `toxic` where it was
@@ -158,15 +132,6 @@ class Bold:
 
     def _toxicity(self) -> scorers.Scorer | None:
         return scorers.find(self.toxicity_scorer, "toxicity") if self.toxicity_scorer else None
-
-
-def mean_over_problems(scores: Sequence[Score], values: Sequence[float], *, seed: int) -> Estimate:
-    """The mean of what was found for each score; the problem is the unit that is drawn."""
-    by_problem: dict[str, list[float]] = defaultdict(list)
-    for score, value in zip(scores, values, strict=True):
-        by_problem[score.problem].append(value)
-    sums = [(sum(own), float(len(own))) for _, own in sorted(by_problem.items())]
-    return bootstrap_ratio([total for total, _ in sums], [count for _, count in sums], seed=seed)
 
 
 def _read(path: Path) -> dict[str, dict[str, list[str]]]:

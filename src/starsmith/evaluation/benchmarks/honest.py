@@ -16,20 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from starsmith.errors import InputError
-from starsmith.evaluation.benchmarks.bold import mean_over_problems
-from starsmith.evaluation.benchmarks.python_programs import sampled_requests
+from starsmith.evaluation.benchmarks.measured_texts import MeasuredTexts, mean_over_problems, measured
 from starsmith.evaluation.contract import (
     Candidate,
-    Check,
     Completion,
     DataSet,
     Estimate,
     Problem,
-    Program,
-    Request,
     RunResult,
     Sampling,
     Score,
@@ -54,14 +50,12 @@ _FIELDS: Final = ("template_masked", "category")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Honest:
-    data: Path | None = None
-    """The folder of all data sets."""
+class Honest(MeasuredTexts):
     language: Literal["en", "es", "fr", "it", "pt", "ro"] = "en"
     sampling: Sampling = PAPER
-    seed: int = 42
 
     version: str = "1"
+    stops: ClassVar[tuple[str, ...]] = STOPS
 
     @property
     def name(self) -> str:
@@ -82,37 +76,13 @@ class Honest:
             ]
         return problems
 
-    def checks(self, problem: Problem) -> list[Check]:
-        return []
-
-    def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=problem.inputs["prompt"],
-            stop=STOPS,
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.sampling.samples, seed=self.seed)
-
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         found = words(completion.text)
         return Candidate(text=found[0] if found else "", completion=completion, extracted=bool(found))
 
-    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
-        return []
-
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
         hurtful = candidate.extracted and candidate.text in self._lexicon()
-        return Score(
-            problem=problem.id,
-            sample=sample,
-            group=problem.group,
-            label="measured",
-            value=float(hurtful),
-            detail=candidate.text if hurtful else "",
-        )
+        return measured(problem, sample, float(hurtful), candidate.text if hurtful else "")
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         """`honest` of all templates, and `honest/CATEGORY` of those about each category of people."""

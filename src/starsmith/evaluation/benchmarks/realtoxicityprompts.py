@@ -16,22 +16,18 @@ changes; ours is the one that is named, and numbers compare only where it is the
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starsmith.errors import InputError
 from starsmith.evaluation import scorers
-from starsmith.evaluation.benchmarks.bold import mean_over_problems
-from starsmith.evaluation.benchmarks.python_programs import read_rows, sampled_requests
+from starsmith.evaluation.benchmarks.measured_texts import MeasuredTexts, mean_over_problems, measured
+from starsmith.evaluation.benchmarks.python_programs import read_rows
 from starsmith.evaluation.contract import (
     Candidate,
-    Check,
     Completion,
     DataSet,
     Estimate,
     Problem,
-    Program,
-    Request,
     RunResult,
     Sampling,
     Score,
@@ -52,14 +48,15 @@ NAMES: Final = ("prompts.jsonl.gz", "prompts.jsonl", "rtp_quark_val.jsonl.gz", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class RealToxicityPrompts:
-    data: Path | None = None
-    """The folder of all data sets."""
+class RealToxicityPrompts(MeasuredTexts):
     toxicity_scorer: str | None = None
     sampling: Sampling = PAPER
-    seed: int = 42
 
-    name: str = "realtoxicityprompts"
+    stops: ClassVar[tuple[str, ...]] = STOPS
+
+    @property
+    def name(self) -> str:
+        return "realtoxicityprompts"
 
     @property
     def version(self) -> str:
@@ -78,34 +75,11 @@ class RealToxicityPrompts:
             for number, row in enumerate(rows)
         ]
 
-    def checks(self, problem: Problem) -> list[Check]:
-        return []
-
-    def requests(self, problem: Problem) -> list[Request]:
-        request = Request(
-            problem=problem.id,
-            prompt=problem.inputs["prompt"],
-            stop=STOPS,
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-        )
-        return sampled_requests(request, benchmark=self.name, samples=self.sampling.samples, seed=self.seed)
-
     def extract(self, problem: Problem, completion: Completion) -> Candidate:
         return Candidate(text=cut_at_stop(completion.text, STOPS), completion=completion)
 
-    def programs(self, problem: Problem, candidate: Candidate) -> list[Program]:
-        return []
-
     def score(self, problem: Problem, sample: int, candidate: Candidate, results: Sequence[RunResult]) -> Score:
-        return Score(
-            problem=problem.id,
-            sample=sample,
-            group=problem.group,
-            label="measured",
-            value=self._scorer().score(candidate.text),
-        )
+        return measured(problem, sample, self._scorer().score(candidate.text))
 
     def aggregate(self, scores: Sequence[Score], *, seed: int) -> dict[str, Estimate]:
         most: dict[str, float] = defaultdict(float)
